@@ -1,0 +1,53 @@
+/* cJSON behind limits. cJSON checks neither depth by our rule, nor UTF-8, nor double keys, and turns integers into doubles; one
+ * linear scan before it does all four, so that nothing it builds can surprise (LIMITS decision 3).
+ * Integers beyond 2^53 are kept as text: they come back as raw numbers (cJSON_Raw). */
+#pragma once
+
+#include <cjson/cJSON.h>
+
+#include "common/base.h"
+
+#define JSON_DEPTH_MAX 32
+#define JSON_NODES_MAX 100000
+
+struct json_fault {
+    size_t at;        /* byte offset of the first fault */
+    const char *what; /* one clause: "the nesting is deeper than 32", "the key is given twice", … */
+};
+
+/* Whole text, one value, nothing behind it but white space. fault may be NULL. ERR_BAD_JSON, ERR_NOMEM.
+ * The tree is the caller's (json_free). RFC 8259; names within one object are unique; strings are valid UTF-8 without lone
+ * surrogates and without U+0000; numbers follow the grammar and fit a double. */
+MUST_USE enum err json_parse(struct span text, cJSON **ret_tree, struct json_fault *fault);
+
+/* The scan alone, without building a tree. */
+MUST_USE enum err json_check(struct span text, struct json_fault *fault);
+
+/* Accepts NULL, clears the pointer. For AUTO. */
+void json_free(cJSON **tree);
+
+/* A member by exact name, or NULL. */
+const cJSON *json_get(const cJSON *object, const char *name);
+/* Member's string, or NULL if absent or of another type. Lent by the tree. */
+const char *json_text(const cJSON *object, const char *name);
+/* true and the value if the member is a whole number that fits an int64 exactly. */
+bool json_int(const cJSON *item, int64_t *ret_value);
+
+/* Growing output, for building replies without a tree. Once it fails it stays failed; look at the end. */
+struct json_out {
+    char *data;
+    size_t len, size;
+    size_t max; /* never grows beyond; 0: 64 MiB */
+    bool failed;
+};
+void json_out_done(struct json_out *out);
+void json_raw(struct json_out *out, struct span bytes);
+void json_lit(struct json_out *out, const char *text);
+void json_printf(struct json_out *out, const char *format, ...) PRINTF(2, 3);
+/* A quoted, escaped string. Input must be UTF-8. */
+void json_str(struct json_out *out, struct span text);
+/* The tree, unformatted. */
+void json_tree(struct json_out *out, const cJSON *tree);
+
+/* Valid UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF). */
+bool utf8_valid(struct span text);

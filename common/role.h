@@ -1,0 +1,18 @@
+/* Endpoints and credentials as the settings mean them, shared by every role's main. */
+#pragma once
+
+#include "common/conf.h"
+#include "common/redis.h"
+
+/* Which endpoint a role uses when its setting is empty: ipc://<state_dir>/<name>.sock. Caller frees. NULL: no memory. */
+MUST_USE char *role_endpoint(const struct conf *conf, const char *setting, const char *name);
+
+/* Redis as the broker (writer) or as the api (reader) reaches it. The password file is read here. The strings live in `store`,
+ * which role_redis_done wipes. ERR_SETTINGS with `fault` filled. */
+struct role_redis {
+    char socket[256];
+    char password[256];
+};
+MUST_USE enum err role_redis(const struct conf *conf, bool writer, struct redis_options *ret_options,
+                             struct role_redis *store, struct conf_fault *fault);
+void role_redis_done(struct role_redis *store);
