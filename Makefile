@@ -19,12 +19,13 @@ HARDEN   := -fPIE
 LDHARDEN := -pie -fsanitize=address,undefined
 endif
 
-LIBS := libzmq libczmq hiredis libcurl msgpack libevent libevent_openssl libcjson libcyaml libwslay openssl libsystemd
+LIBS := libzmq libczmq hiredis libcurl msgpack libevent libevent_openssl libcjson libcyaml openssl libsystemd
 VERSION := $(shell sed -n 's/^\#\# \([0-9][0-9.]*\).*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
 
 # Looked up only when something is compiled, so that `make up` can install what is missing first.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(LIBS)))$(PKG_CFLAGS)
-PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(LIBS)))$(PKG_LIBS)
+# libwslay is packaged without a .pc file.
+PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(LIBS)) -lwslay -lm)$(PKG_LIBS)
 
 COMPILE = $(CC) $(CFLAGS_STRICT) $(CFLAGS) $(HARDEN) $(PKG_CFLAGS) -D_GNU_SOURCE -I. -DQUERN_VERSION='"$(or $(VERSION),0)"' -MMD -MP
 LINK    = $(CC) $(CFLAGS) $(LDHARDEN)
