@@ -1,6 +1,7 @@
 /* cJSON behind limits. cJSON checks neither depth by our rule, nor UTF-8, nor double keys, and turns integers into doubles; one
  * linear scan before it does all four, so that nothing it builds can surprise (LIMITS decision 3).
- * Integers beyond 2^53 are kept as text: they come back as raw numbers (cJSON_Raw). */
+ * Integers beyond 2^53 are kept as text: they come back as raw numbers (cJSON_Raw), so ask json_int or json_number for a number,
+ * and print with json_tree: cJSON's own printing loses digits of numbers (common/json.c, put_number). */
 #pragma once
 
 #include <cjson/cJSON.h>
@@ -17,7 +18,8 @@ struct json_fault {
 
 /* Whole text, one value, nothing behind it but white space. fault may be NULL. ERR_BAD_JSON, ERR_NOMEM.
  * The tree is the caller's (json_free). RFC 8259; names within one object are unique; strings are valid UTF-8 without lone
- * surrogates and without U+0000; numbers follow the grammar and fit a double. */
+ * surrogates and without U+0000; numbers follow the grammar, fit a double and have at most 1024 characters.
+ * A key given twice among more than 16 is found when its object ends, so a fault behind it may be named first. */
 MUST_USE enum err json_parse(struct span text, cJSON **ret_tree, struct json_fault *fault);
 
 /* The scan alone, without building a tree. */
@@ -32,10 +34,12 @@ const cJSON *json_get(const cJSON *object, const char *name);
 const char *json_text(const cJSON *object, const char *name);
 /* true and the value if the member is a whole number that fits an int64 exactly. */
 bool json_int(const cJSON *item, int64_t *ret_value);
+/* true and the nearest double if the item is a number, kept as text or not. */
+bool json_number(const cJSON *item, double *ret_value);
 
-/* Growing output, for building replies without a tree. Once it fails it stays failed; look at the end. */
+/* Growing output, for building replies without a tree. Starts as {0}. Once it fails it stays failed; look at the end. */
 struct json_out {
-    char *data;
+    char *data; /* NULL until something was written; a NUL follows the `len` bytes */
     size_t len, size;
     size_t max; /* never grows beyond; 0: 64 MiB */
     bool failed;
@@ -44,7 +48,7 @@ void json_out_done(struct json_out *out);
 void json_raw(struct json_out *out, struct span bytes);
 void json_lit(struct json_out *out, const char *text);
 void json_printf(struct json_out *out, const char *format, ...) PRINTF(2, 3);
-/* A quoted, escaped string. Input must be UTF-8. */
+/* A quoted, escaped string. Input must be UTF-8; a byte that is not becomes U+FFFD. */
 void json_str(struct json_out *out, struct span text);
 /* The tree, unformatted. */
 void json_tree(struct json_out *out, const cJSON *tree);
