@@ -1,0 +1,19 @@
+/* Clears the row macros after an inclusion of messages.def. */
+#undef U8
+#undef U16
+#undef U32
+#undef U64
+#undef I64
+#undef FLAG
+#undef WORDNUM
+#undef JOBID
+#undef FENCE
+#undef FIXED
+#undef TEXT
+#undef BIN
+#undef NEST
+#undef LIST
+#undef RECORD
+#undef END_RECORD
+#undef MESSAGE
+#undef END_MESSAGE

@@ -1,0 +1,71 @@
+/* One ZeroMQ socket on the event loop (czmq, CURVE). Hides that its descriptor is edge-triggered (ZMQ_EVENTS is read again after every
+ * receive and send), that sends can be lost silently (ROUTER_MANDATORY is set: a dead peer is ERR_UNREACHABLE), and the byte and part
+ * limits (reliability 2.1). Create after fork; zsys_handler_set(NULL) has been called by then. */
+#pragma once
+
+#include "common/blob.h"
+#include "common/loop.h"
+#include "proto/frame.h"
+
+enum wire_kind { WIRE_ROUTER, WIRE_DEALER, WIRE_PUB, WIRE_SUB };
+
+#define WIRE_ROUTE_BYTES 32 /* a routing id, made by ZeroMQ: ours are 5 bytes */
+
+/* Who a message came from. */
+struct wire_route {
+    uint8_t len;
+    uint8_t bytes[WIRE_ROUTE_BYTES];
+};
+
+struct wire_key {
+    char text[41]; /* Z85 and NUL; "" for none */
+};
+
+struct wire_options {
+    enum wire_kind kind;
+    const char *endpoint; /* tcp endpoints need CURVE: refused without keys. ipc paths are created 0700 */
+    bool bind;
+    struct wire_key public_key, secret_key; /* ours, for tcp */
+    struct wire_key server_key;             /* connecting over tcp: the broker's */
+    const struct wire_key *allowed;         /* binding over tcp: public keys let in; others are refused at the handshake */
+    size_t allowed_count;
+    size_t frame_max_bytes;                 /* 0: PROTO_FRAME_BYTES; a larger part breaks the connection */
+};
+
+struct wire_hooks {
+    /* One two-part message. route: ROUTER only. key: the sender's CURVE public key, "" on ipc. All lent for the call.
+     * Called only from wire_turn. */
+    void (*message)(void *arg, const struct wire_route *route, const char *key, struct span header, struct span body);
+    /* A message of other than two parts, or a part over its limit: dropped. */
+    void (*bad)(void *arg, const struct wire_route *route, const char *why);
+    /* DEALER: the transport is connected or broke (from the socket's monitor). */
+    void (*connected)(void *arg, bool connected);
+    void *arg;
+};
+
+struct wire;
+
+/* ERR_SYSTEM with errno; ERR_SETTINGS: tcp without keys, endpoint not understood, ipc path too long. */
+MUST_USE enum err wire_new(struct loop *loop, const struct wire_options *options, struct wire_hooks hooks,
+                           struct wire **ret_wire);
+/* Linger 0: unsent messages are dropped, except that a BYE gets up to 100 ms. */
+void wire_free(struct wire **wire);
+
+/* The endpoint bound, with the port chosen for tcp://…:*. Lent. */
+const char *wire_endpoint(const struct wire *wire);
+
+/* Receives what has arrived, at most 256 messages, and calls the hooks. If more remain, the loop comes back at once. Call once per
+ * turn. */
+void wire_turn(struct wire *wire);
+
+/* route: NULL unless ROUTER. header is copied; body travels without a copy when large (a reference is kept until sent). body may be
+ * NULL. ERR_UNREACHABLE: the peer is gone; ERR_WOULD_BLOCK: its queue is full; ERR_SYSTEM. Nothing was sent then. */
+MUST_USE enum err wire_send(struct wire *wire, const struct wire_route *route, struct span header, struct blob *body);
+
+/* Over tcp: from now on, frames of a key not in the list are ignored and new handshakes with it refused. Copied. */
+MUST_USE enum err wire_allow(struct wire *wire, const struct wire_key *allowed, size_t count);
+
+/* Reads a key pair file written by `quernctl keygen`. ERR_SETTINGS: not there, not ours, or readable by others. */
+MUST_USE enum err wire_key_read(const char *path, struct wire_key *ret_public, struct wire_key *ret_secret);
+/* Makes a pair and writes it 0600; fails if the file exists. */
+MUST_USE enum err wire_key_make(const char *path, struct wire_key *ret_public);
