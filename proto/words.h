@@ -1,4 +1,4 @@
-/* The enums of words.def: enum state { STATE_PENDING … }, enum kind { KIND_NONE … } and so on, with their names. */
+/* The enums of words.def (the set `event` is enum job_event, because libevent has a struct event): enum state { STATE_PENDING … }, enum kind { KIND_NONE … } and so on, with their names. */
 #pragma once
 
 #include "common/base.h"
@@ -20,7 +20,7 @@ enum kind {
     KIND_CRASH, KIND_POISON, KIND_LOST, KIND_EXPIRED, KINDS,
 };
 enum verdict { VERDICT_KEEP = 1, VERDICT_ABORT, VERDICT_REPLAY };
-enum event { EVENT_STATUS = 1, EVENT_PROGRESS, EVENT_TOKEN, EVENT_RESTARTED, EVENT_ENDED };
+enum job_event { EVENT_STATUS = 1, EVENT_PROGRESS, EVENT_TOKEN, EVENT_RESTARTED, EVENT_ENDED };
 enum usage { USAGE_NONE, USAGE_PROVIDER, USAGE_PARTIAL, USAGE_ESTIMATED };
 enum question {
     QUESTION_STATS = 1, QUESTION_JOB, QUESTION_QUEUES, QUESTION_TENANTS, QUESTION_WORKERS, QUESTION_LEASES, QUESTION_TOP,
