@@ -21,8 +21,9 @@ struct clock_axis clock_axis_start(msec floor);
 msec clock_axis_now(const struct clock_axis *axis);
 
 #define CLOCK_TEXT_LEN 24 /* 2026-01-02T03:04:05.678Z */
-/* RFC 3339 in UTC with milliseconds. */
+/* RFC 3339 in UTC with milliseconds. Beyond the years 0000 and 9999 the nearest instant that can be written. */
 void clock_print(msec wall_ms, char out[CLOCK_TEXT_LEN + 1]);
 
-/* RFC 3339 to ms since 1970, with offset, fraction optional. ERR_MALFORMED otherwise. */
+/* RFC 3339 (section 5.6) to ms since 1970: with offset, fraction optional and cut to ms, 't' and 'z' in either case, a leap second
+ * read as the next one. ERR_MALFORMED otherwise, impossible dates included. */
 MUST_USE enum err clock_parse(struct span text, msec *ret_wall_ms);

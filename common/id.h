@@ -3,9 +3,12 @@
  *      48 bits           12      4        40              24
  *   | ms since 1970 | shard | version | random | tag over tenant and the rest |
  *
- * Big endian. Printed as "job_" and 26 lower-case Crockford base32 characters (the first carries 3 bits).
- * The tag is a SipHash-2-4 under a key made once per shard: it tells *forgotten* (ours, gone) from *never yours* without a
- * tombstone. It is no secret and no signature; 24 bits only make guessing pointless beside the 404 both give. */
+ * Big endian. Printed as "job_" and 26 lower-case Crockford base32 characters (the first carries 3 bits): text and bytes sort
+ * alike. The tag is the low 24 bits of SipHash-2-4 over the tenant's bytes and then the first 13 bytes, under a key made once per
+ * shard: it tells *forgotten* (ours, gone) from *never yours* without a tombstone. It is no secret and no signature; 24 bits only
+ * make guessing pointless beside the 404 both give.
+ *
+ * A tag costs about 0.13 µs. The hash context is kept per process: one thread only. */
 #pragma once
 
 #include "common/base.h"
@@ -28,13 +31,18 @@ struct id_key {
     uint8_t bytes[ID_KEY_BYTES];
 };
 
-/* wall_ms since 1970; random: 40 bits are used. */
+/* Makes the hash context ahead of the first id, so that want of memory shows at start (ERR_NOMEM). Without it the first id_make or
+ * id_belongs does so, and a refusal there ends the process. Good before and after a fork. */
+MUST_USE enum err id_start(void);
+
+/* wall_ms since 1970, of which 48 bits are used (until the year 10889); of random, 40. shard < ID_SHARDS. */
 struct id id_make(msec wall_ms, unsigned shard, enum id_version version, uint64_t random, const struct id_key *key,
                   struct span tenant);
 
 /* Whether the tag says that `id` was made under `key` for `tenant`. Constant time in the tag. */
 bool id_belongs(const struct id *id, const struct id_key *key, struct span tenant);
 
+/* What the bytes say. An id that was parsed may carry any version: whoever accepts one compares it with enum id_version. */
 msec id_made_at(const struct id *id);
 unsigned id_shard(const struct id *id);
 unsigned id_version(const struct id *id);
