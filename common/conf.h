@@ -3,7 +3,9 @@
  * systemd/quern.yaml's check and the environment override QUERN_<SECTION>_<NAME> all come from that row.
  *
  * Files are merged in order, later over earlier, then the environment. A list given replaces the list before it. An unknown key, a
- * wrong type or a value out of bounds is an error with file, line and the name of the setting. */
+ * wrong type or a value out of bounds is an error with file, line and the name of the setting.
+ *
+ * Without `deployments` there is one, `echo`; without `routes` there is one, "*", to every deployment in order. */
 #pragma once
 
 #include <stdio.h>
@@ -70,6 +72,13 @@ struct conf_fault {
 /* paths: files in order, may be none (all defaults). The result is the caller's. ERR_SETTINGS with `fault` filled, ERR_NOMEM. */
 MUST_USE enum err conf_load(const char *const *paths, size_t count, struct conf **ret_conf, struct conf_fault *fault);
 void conf_free(struct conf **conf);
+
+/* The longest path that a unix socket may have; and the longest socket in state_dir, which must fit. */
+#define CONF_SOCKET_PATH_MAX 107
+#define CONF_SOCKET_LONGEST "monitor.sock"
+
+/* <absolute state_dir>/<name>. Caller frees. NULL: no memory, or the working directory is gone. */
+MUST_USE char *conf_state_path(const struct conf *conf, const char *name);
 
 /* All settings in force as YAML, with units and sentences as comments; reading it back gives the same settings. */
 void conf_dump(const struct conf *conf, FILE *out);
