@@ -18,7 +18,7 @@ struct layers {
     struct conf_fault *fault;
 };
 
-/* --- faults ----------------------------------------------------------------------------------------------------------------- */
+/* --- faults ------------------------------------------------------------------------------------------------------- */
 
 struct variable {
     char name[96];
@@ -95,7 +95,7 @@ static enum err complain(const struct layers *l, const char *setting, const char
     return ERR_SETTINGS;
 }
 
-/* --- one value -------------------------------------------------------------------------------------------------------------- */
+/* --- one value ---------------------------------------------------------------------------------------------------- */
 
 static enum err set_text(const struct layers *l, const char *setting, const struct conf_row *row, void *base, const char *text)
 {
@@ -199,7 +199,7 @@ static void free_rows(struct conf_rows rows, void *base)
     }
 }
 
-/* --- lists ------------------------------------------------------------------------------------------------------------------ */
+/* --- lists -------------------------------------------------------------------------------------------------------- */
 
 static void free_list(struct conf *conf, const struct conf_list *list)
 {
@@ -324,7 +324,7 @@ static enum err add_default_lists(const struct layers *l, struct conf *conf)
     return default_routes(conf);
 }
 
-/* --- layers ----------------------------------------------------------------------------------------------------------------- */
+/* --- layers ------------------------------------------------------------------------------------------------------- */
 
 static enum err set_defaults(struct conf *conf)
 {
@@ -382,7 +382,7 @@ static enum err take_environment(struct layers *l, struct conf *conf)
     return e;
 }
 
-/* --- what must hold between settings ---------------------------------------------------------------------------------------- */
+/* --- what must hold between settings ------------------------------------------------------------------------------ */
 
 static bool is_given(const char *text) { return text[0] != '\0'; }
 static bool is_tcp(const char *endpoint) { return strncmp(endpoint, "tcp://", 6) == 0; }
@@ -478,7 +478,11 @@ static enum err check_lists(const struct layers *l, struct conf *conf)
 
 static bool is_loopback(const char *host)
 {
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 || strcmp(host, "[::1]") == 0;
+    static const char *const names[] = {"localhost", "::1", "[::1]"};
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
+        if (strcmp(host, names[i]) == 0)
+            return true;
+    return strncmp(host, "127.", 4) == 0;
 }
 
 static enum err check_redis(const struct layers *l, const struct conf *conf)
@@ -537,7 +541,7 @@ static enum err check_all(const struct layers *l, struct conf *conf)
     return check_lists(l, conf);
 }
 
-/* --- the load --------------------------------------------------------------------------------------------------------------- */
+/* --- the load ----------------------------------------------------------------------------------------------------- */
 
 static void layers_done(struct layers *l)
 {

@@ -53,7 +53,7 @@ static struct setting setting_of(const char *format, ...)
     return s;
 }
 
-/* --- first pass: structure and lines ---------------------------------------------------------------------------------------- */
+/* --- first pass: structure and lines ------------------------------------------------------------------------------ */
 
 struct walk {
     struct conf_file *file;
@@ -331,7 +331,7 @@ static enum err find_lines(struct conf_file *file, struct span text, struct conf
     return e;
 }
 
-/* --- second pass: libcyaml -------------------------------------------------------------------------------------------------- */
+/* --- second pass: libcyaml ---------------------------------------------------------------------------------------- */
 
 static cyaml_schema_field_t field_of(const struct schema *s, const struct conf_row *row, size_t index)
 {
@@ -405,7 +405,7 @@ static enum err fill(struct conf_file *file, struct span text, struct conf_fault
     return e == CYAML_OK ? ERR_OK : refuse(fault, file->path, 0, "%s", cyaml_strerror(e));
 }
 
-/* --- the file --------------------------------------------------------------------------------------------------------------- */
+/* --- the file ----------------------------------------------------------------------------------------------------- */
 
 enum err conf_file_scan(const char *path, struct span text, struct conf_file **ret_file, struct conf_fault *fault)
 {

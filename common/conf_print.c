@@ -8,7 +8,7 @@
 
 #define EXIT_SETTINGS 2 /* sysexits.h has no code that people know; 2 is the shell's for "not used rightly" */
 
-/* --- the dump --------------------------------------------------------------------------------------------------------------- */
+/* --- the dump ----------------------------------------------------------------------------------------------------- */
 
 /* Double quotes, because every other style gives some text another meaning. Control characters never get into settings. */
 static void put_text(FILE *out, const char *text)
@@ -125,7 +125,7 @@ void conf_dump(const struct conf *conf, FILE *out)
     }
 }
 
-/* --- options ---------------------------------------------------------------------------------------------------------------- */
+/* --- options ------------------------------------------------------------------------------------------------------ */
 
 struct options {
     const char **files;

@@ -134,7 +134,7 @@ unsigned *conf_items_count(struct conf *conf, const struct conf_list *list)
     return (unsigned *)((char *)conf + list->count_offset);
 }
 
-/* --- forms of text ---------------------------------------------------------------------------------------------------------- */
+/* --- forms of text ------------------------------------------------------------------------------------------------ */
 
 #define Z85 "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 

@@ -20,7 +20,7 @@
 #define OUT_DEFAULT_MAX ((size_t)64 << 20)
 #define PRINT_DEPTH_MAX CJSON_NESTING_LIMIT
 
-/* --- UTF-8 ------------------------------------------------------------------------------------------------------------------ */
+/* --- UTF-8 -------------------------------------------------------------------------------------------------------- */
 
 static bool is_continuation(uint8_t c) { return (c & 0xC0) == 0x80; }
 
@@ -82,7 +82,7 @@ bool utf8_valid(struct span text)
     return true;
 }
 
-/* --- the scan --------------------------------------------------------------------------------------------------------------- */
+/* --- the scan ----------------------------------------------------------------------------------------------------- */
 
 /* A name inside an object, between its quotes. */
 struct name {
@@ -315,7 +315,7 @@ static bool scan_word(struct scan *s, const char *word)
     return true;
 }
 
-/* --- names of one object are unique ----------------------------------------------------------------------------------------- */
+/* --- names of one object are unique ------------------------------------------------------------------------------- */
 
 /* A name's decoded bytes, one after the other; the scan has proved the escapes. */
 struct decoder {
@@ -451,7 +451,7 @@ static bool close_names(struct scan *s, size_t base)
     return first ? twice(s, first) : true;
 }
 
-/* --- values ----------------------------------------------------------------------------------------------------------------- */
+/* --- values ------------------------------------------------------------------------------------------------------- */
 
 static bool scan_value(struct scan *s);
 
@@ -603,7 +603,7 @@ enum err json_check(struct span text, struct json_fault *ret_fault)
     return scan_text(&s, ret_fault);
 }
 
-/* --- the tree --------------------------------------------------------------------------------------------------------------- */
+/* --- the tree ----------------------------------------------------------------------------------------------------- */
 
 static void release_text(char **text) { free(TAKE(*text)); }
 
@@ -725,7 +725,7 @@ bool json_number(const cJSON *item, double *ret_value)
     return true;
 }
 
-/* --- output ----------------------------------------------------------------------------------------------------------------- */
+/* --- output ------------------------------------------------------------------------------------------------------- */
 
 void json_out_done(struct json_out *out)
 {
