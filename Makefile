@@ -87,10 +87,66 @@ build-fuzz/%: tests/fuzz/%.c
 	clang -std=gnu17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -I. -DQUERN_VERSION='"fuzz"' \
 	  -o $@ $< $(wildcard common/*.c proto/*.c) $(PKG_LIBS)
 
+$(BUILD)/bench-load: tests/bench/load.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu17 -D_GNU_SOURCE -O2 -Wall -Wextra -o $@ $<
+
 units: $(UNITS) $(TRACES)
 
 test: units ## unit tests and traces: fast, needs nothing running
-	@set -e; for t in $(sort $(UNITS) $(TRACES)); do echo "== $$t"; timeout 120 $$t; done
+	@set -e; for t in $(sort $(UNITS) $(TRACES)); do echo "== $$t"; timeout 300 $$t; done
+
+PYTEST = QUERN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider
+
+e2e: all $(BUILD)/quern-upstream ## real processes, a real Redis and the scripted provider
+	$(PYTEST) tests/upstream tests/e2e $(E2E)
+
+check-asan: ## units, traces and end to end under the address and undefined behaviour sanitizers
+	$(MAKE) SAN=1 test
+	$(MAKE) SAN=1 e2e E2E='-m "not heavy"'
+
+FUZZ_SECONDS ?= 10
+fuzz: $(FUZZERS) ## every parser of outside bytes for FUZZ_SECONDS each, from its corpus
+	@set -e; for f in $(sort $(FUZZERS)); do \
+	  name=$${f##*/fuzz_}; mkdir -p build-fuzz/found/$$name; \
+	  echo "== $$name"; timeout $$(($(FUZZ_SECONDS) * 4 + 60)) $$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+	    -artifact_prefix=build-fuzz/found/$$name/ -verbosity=0 -print_final_stats=0 build-fuzz/found/$$name tests/fuzz/corpus/$$name; done
+
+purity: ## the core includes nothing from the shell, roles do not include each other
+	@! grep -nE '#include *[<"](zmq|czmq|hiredis|event2?/|event\.h|sys/|time\.h|unistd|stdio|curl/|msgpack)' broker/core/*.[ch]
+	@! grep -nE '#include *"(broker/[a-z_]+\.h|worker/|api/|proto/(wire|link|frame|record)|common/(log|loop|redis|conf|clock|json))' broker/core/*.[ch]
+	@! grep -nE '\b(clock_gettime|gettimeofday|random|rand|getrandom|printf) *\(' broker/core/*.c
+	@! grep -rnE '#include *"(broker|worker)/' api
+	@! grep -rnE '#include *"(api|worker)/' broker
+	@! grep -rnE '#include *"(api|broker)/' worker
+	@! grep -rnE '#include *"(api|broker|worker)/' proto
+	@! grep -rnE '#include *"(api|broker|worker|proto)/' common
+
+check: packages-check ## install what the tests need, build, run every test
+	$(MAKE) CI=1 all units $(BUILD)/quern-upstream
+	$(MAKE) purity
+	$(MAKE) test
+	$(MAKE) fuzz FUZZ_SECONDS=3
+	$(MAKE) e2e
+	$(MAKE) SAN=1 test
+
+bench: packages-bench all $(BUILD)/quern-upstream $(BUILD)/bench-load ## CPU per job by role on the full path, beside nginx; OUT=file keeps it
+	QUERN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 tests/bench/bench.py $(if $(OUT),--out $(OUT))
+
+lint: packages-lint purity compile_commands.json ## clang-tidy and cppcheck
+	cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem --error-exitcode=1 -I. \
+	  -DQUERN_VERSION='"lint"' common proto broker worker api
+	clang-tidy --quiet -p . $(wildcard common/*.c proto/*.c broker/*.c broker/core/*.c worker/*.c worker/providers/*.c api/*.c api/handlers/*.c)
+
+compile_commands.json: Makefile
+	@/usr/bin/python3 -c 'import json,sys; d,c,*f=sys.argv[1:]; json.dump([{"directory":d,"file":x,"command":c+" -c "+x} for x in f],open("compile_commands.json","w"),indent=1)' \
+	  $(CURDIR) '$(subst ','\'',$(COMPILE))' $(wildcard */*.c */*/*.c)
+
+format: ## every C file in the house's layout
+	clang-format -i $(wildcard */*.[ch] */*/*.[ch])
+
+format-check: ## says which files are not
+	clang-format --dry-run -Werror $(wildcard */*.[ch] */*/*.[ch])
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 22
@@ -99,6 +155,6 @@ clean: ## remove what was built
 	rm -rf build build-asan build-fuzz compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all units test help clean
+.PHONY: all units test e2e check check-asan fuzz purity bench lint format format-check help clean
 .DELETE_ON_ERROR:
 .SECONDARY:
