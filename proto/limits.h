@@ -1,7 +1,7 @@
 /* Sizes and counts that each side of a socket may rely on. */
 #pragma once
 
-#define PROTO_MAJOR 1 /* in the first byte of every header; another major is refused */
+#define PROTO_MAJOR 1 /* the first element of every header; another major is refused */
 #define PROTO_MINOR 0 /* in HELLO; grows when fields are added at the end of an array */
 
 #define PROTO_HEADER_BYTES (1u << 20)  /* the header part of any frame */

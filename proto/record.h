@@ -1,8 +1,9 @@
 /* Pure: stored records <-> bytes, with the codec and the versioning rule of frames. What Redis holds is
  *
- *   | 'Q' | kind (1) | minor (2) | CRC-32C over all that follows (4) | header bytes (4) | header: msgpack array | body |
+ *   | 'Q' | kind (1) | minor (2) | CRC-32C (4) | header bytes (4) | header: msgpack array | body |
  *
- * little endian. The checksum is ours because an AOF has none: two changed bytes load silently. */
+ * little endian. The checksum is over the four bytes before it and all that follows it; it is ours because an AOF has none: two
+ * changed bytes load silently. */
 #pragma once
 
 #include "proto/frame.h"
@@ -13,7 +14,7 @@ enum record_kind {
     RECORD_IDEM = 3,
 };
 
-/* parts: the body, joined. The blob is the caller's. ERR_NOMEM, ERR_LIMIT. */
+/* parts: the body, joined. The blob is the caller's. ERR_NOMEM; ERR_LIMIT, ERR_MALFORMED as frame_encode. */
 MUST_USE enum err record_pack(enum record_kind kind, const void *fields, const struct span *parts, size_t parts_count,
                               struct blob **ret_bytes);
 
@@ -28,7 +29,7 @@ struct record {
     struct span body;
     struct frame_memory *memory;
 };
-/* ERR_CORRUPT: too short, wrong kind or checksum; ERR_INCOMPATIBLE: a newer minor than N+1; ERR_NOMEM. */
+/* ERR_CORRUPT: too short, wrong kind, checksum or fields; ERR_INCOMPATIBLE: a newer minor than N+1; ERR_NOMEM. */
 MUST_USE enum err record_unpack(struct record *record, enum record_kind kind, struct span bytes);
 void record_done(struct record *record);
 

@@ -1,4 +1,5 @@
-/* The enums of words.def (the set `event` is enum job_event, because libevent has a struct event): enum state { STATE_PENDING … }, enum kind { KIND_NONE … } and so on, with their names. */
+/* The enums of words.def: enum state { STATE_PENDING … }, enum kind { KIND_NONE … } and so on, with their names. The set `event` is
+ * enum job_event, because libevent has a struct event. */
 #pragma once
 
 #include "common/base.h"
@@ -38,5 +39,16 @@ int word_number(const char *set, struct span name);
 
 /* Whether a number read from outside belongs to the set. */
 bool word_known(const char *set, unsigned number);
+
+/* The sets by number, for tables: WORDS_state … */
+enum words {
+#define WORDS_NUMBER(set) WORDS_##set,
+    WORDS_EACH(WORDS_NUMBER)
+#undef WORDS_NUMBER
+    WORDS_SETS
+};
+bool words_have(enum words set, unsigned number);
+/* "state" … */
+const char *words_name(enum words set);
 
 static inline bool state_is_terminal(unsigned state) { return state >= STATE_COMPLETED; }
