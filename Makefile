@@ -52,6 +52,9 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(COMPILE) -c -o $@ $<
 
+# The scripts are copied into the object by the assembler.
+$(BUILD)/broker/script.o: broker/store.lua broker/leader.lua
+
 $(BUILD)/libcommon.a: $(COMMON)
 $(BUILD)/libproto.a:  $(PROTO)
 $(BUILD)/libcore.a:   $(CORE)
