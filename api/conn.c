@@ -1,0 +1,703 @@
+/* The input of a connection is an inbox, taken from the server's pool when bytes arrive and given back when none are left, so that
+ * an idle connection owns nothing but its struct. A request lies in one piece in it:
+ *
+ *      data ─► │ done with │ head │ body as decoded │ not yet decoded │ room │
+ *                          at     body_at           raw_at            len    size                                              */
+#include "api/conn.h"
+
+#include <errno.h>
+#include <event2/buffer.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "api/server.h"
+
+#define INBOX_BYTES 4096         /* the usual request fits */
+#define CHUNK_ROOM 4096          /* beside a chunked body: framing on its way */
+#define OUT_HIGH_BYTES (256u << 10) /* with this much unwritten, no further request is looked at */
+#define WRITE_STEP_BYTES 16384   /* progress that restarts the writer's clock */
+#define POOL_MAX 64
+
+struct inbox {
+    struct list in_pool;
+    uint8_t *data;
+    size_t at, len, size;
+    bool head_done;
+    bool continue_due; /* 100 Continue is owed */
+    size_t body_at, raw_at;
+    struct http_chunked chunked;
+    struct http_head head;
+    struct http_field fields[];
+};
+
+/* --- pools --- */
+
+static struct inbox *inbox_take(struct server *s)
+{
+    struct list *node = list_first(&s->inboxes);
+    if (node) {
+        list_remove(node);
+        s->inboxes_free--;
+        return CONTAINER_OF(node, struct inbox, in_pool);
+    }
+    size_t fields = s->conf->api.headers;
+    struct inbox *in = server_input_room(s, INBOX_BYTES) ? malloc(sizeof *in + fields * sizeof in->fields[0]) : NULL;
+    if (!in)
+        return NULL;
+    *in = (struct inbox){.data = malloc(INBOX_BYTES), .size = INBOX_BYTES};
+    list_init(&in->in_pool);
+    if (!in->data) {
+        free(in);
+        return NULL;
+    }
+    s->input_bytes += in->size;
+    return in;
+}
+
+static void inbox_start_request(struct inbox *in, const struct conf *conf)
+{
+    in->head_done = false;
+    in->continue_due = false;
+    http_head_start(&in->head, in->fields, (uint32_t)conf->api.headers, (uint32_t)conf->api.head_bytes);
+}
+
+static void inbox_discard(struct server *s, struct inbox *in)
+{
+    s->input_bytes -= in->size;
+    free(in->data);
+    free(in);
+}
+
+static void inbox_give_back(struct server *s, struct inbox **in_ptr)
+{
+    struct inbox *in = TAKE(*in_ptr);
+    if (!in)
+        return;
+    if (s->inboxes_free == POOL_MAX || in->size != INBOX_BYTES) {
+        inbox_discard(s, in);
+        return;
+    }
+    in->at = in->len = 0;
+    list_push_front(&s->inboxes, &in->in_pool);
+    s->inboxes_free++;
+}
+
+static struct exchange *exchange_take(struct server *s)
+{
+    struct list *node = list_first(&s->exchanges);
+    struct exchange *x = node ? CONTAINER_OF(node, struct exchange, in_conn) : malloc(sizeof *x);
+    if (!x)
+        return NULL;
+    if (node) {
+        list_remove(node);
+        s->exchanges_free--;
+    }
+    x->answer = NULL;
+    x->answered = x->close = x->head_only = x->told = false;
+    x->request_id[0] = x->trace[0] = '\0';
+    x->left = NULL;
+    x->owner = NULL;
+    list_init(&x->in_conn);
+    return x;
+}
+
+static void exchange_drop(struct exchange *x)
+{
+    struct conn *c = x->conn;
+    list_remove(&x->in_conn);
+    c->exchanges_count--;
+    if (x->answer)
+        evbuffer_free(x->answer);
+    if (c->server->exchanges_free == POOL_MAX) {
+        free(x);
+        return;
+    }
+    list_push_front(&c->server->exchanges, &x->in_conn);
+    c->server->exchanges_free++;
+}
+
+void conn_pools_free(struct server *s)
+{
+    struct list *node;
+    while ((node = list_first(&s->inboxes))) {
+        list_remove(node);
+        inbox_discard(s, CONTAINER_OF(node, struct inbox, in_pool));
+    }
+    while ((node = list_first(&s->exchanges))) {
+        list_remove(node);
+        free(CONTAINER_OF(node, struct exchange, in_conn));
+    }
+}
+
+/* --- states --- */
+
+/* The only mover: the state's clock starts as it is entered, and not again before it was left. */
+static void move(struct conn *c, enum conn_state state)
+{
+    static const int clock_of[] = {
+        [CONN_IDLE] = CLOCK_IDLE, [CONN_HEAD] = CLOCK_HEAD,  [CONN_BODY] = CLOCK_BODY,
+        [CONN_BUSY] = -1,         [CONN_CLOSING] = -1,       [CONN_LINGER] = CLOCK_LINGER,
+    };
+    if (c->state == state)
+        return;
+    assert(c->state < CONN_CLOSING || (c->state == CONN_CLOSING && state == CONN_LINGER));
+    c->state = state;
+    if (clock_of[state] < 0)
+        server_clock_stop(&c->clock);
+    else
+        server_clock_start(c->server, (enum server_clock)clock_of[state], &c->clock);
+}
+
+static bool reads_requests(const struct conn *c) { return c->state < CONN_CLOSING && !c->broken; }
+
+/* Whether one more request may be looked at now. */
+static bool has_room(const struct conn *c)
+{
+    return reads_requests(c) && c->exchanges_count < c->server->conf->api.pipeline && c->out_bytes < OUT_HIGH_BYTES;
+}
+
+static bool has_input(const struct conn *c) { return c->in && c->in->len > c->in->at; }
+
+/* Nothing more is read as a request; what is pending is still answered. */
+static void stop_reading(struct conn *c)
+{
+    if (c->state < CONN_CLOSING)
+        move(c, CONN_CLOSING);
+    inbox_give_back(c->server, &c->in);
+    server_touch(c->server, c);
+}
+
+void conn_break(struct conn *c)
+{
+    c->broken = true;
+    server_touch(c->server, c);
+}
+
+static void add_output(struct conn *c, size_t bytes)
+{
+    c->out_bytes += bytes;
+    c->server->output_bytes += bytes;
+    server_touch(c->server, c);
+}
+
+/* --- requests --- */
+
+static void name_request(struct conn *c, struct exchange *x, const struct http_head *head)
+{
+    struct span value;
+    unsigned count = 0;
+    if (head && http_find(head, "x-request-id", &value, &count) && count == 1 && trace_id_ok(value)) {
+        memcpy(x->request_id, value.data, value.len);
+        x->request_id[value.len] = '\0';
+    } else {
+        trace_id_make(server_random(c->server), x->request_id);
+    }
+    if (head && http_find(head, "traceparent", &value, &count) && count == 1)
+        (void)trace_continue(value, server_random(c->server), x->trace);
+}
+
+/* head: NULL when it could not be read. NULL: no memory, the connection is broken. */
+static struct exchange *new_exchange(struct conn *c, const struct http_head *head)
+{
+    struct exchange *x = exchange_take(c->server);
+    if (!x) {
+        conn_break(c);
+        return NULL;
+    }
+    x->conn = c;
+    list_push_back(&c->exchanges, &x->in_conn);
+    c->exchanges_count++;
+    name_request(c, x, head);
+    x->head_only = head && head->method == HTTP_HEAD;
+    x->close = !head || !head->keep_alive || c->server->draining;
+    return x;
+}
+
+/* Answers without a handler, then ends the connection: where the next request begins can not be known. */
+static void refuse(struct conn *c, enum err error)
+{
+    bool head_done = c->in && c->in->head_done;
+    struct exchange *x = new_exchange(c, head_done ? &c->in->head : NULL);
+    c->server->counts.refused++;
+    stop_reading(c);
+    if (!x)
+        return;
+    x->close = true;
+    exchange_fail_with(x, error);
+}
+
+static void serve(struct conn *c, struct span body)
+{
+    struct inbox *in = c->in;
+    const struct http_head *head = &in->head;
+    struct request request = {head, head->method, http_span(head, head->path), http_span(head, head->query), body};
+    if (!request.path.len && !head->options_star)
+        request.path = span_str("/"); /* http://host stands for http://host/ */
+    struct exchange *x = new_exchange(c, head);
+    if (!x)
+        return;
+    bool last = x->close;
+    move(c, CONN_BUSY);
+    c->server->counts.requests++;
+    c->server->hooks.serve(c->server->hooks.arg, x, &request);
+    if (last)
+        stop_reading(c);
+}
+
+/* --- input --- */
+
+/* Room for `more` bytes behind what is there. */
+static enum err make_room(struct conn *c, size_t more)
+{
+    struct inbox *in = c->in;
+    if (in->size - in->len >= more)
+        return ERR_OK;
+    if (in->at) { /* the request moves to the front */
+        size_t gone = in->at;
+        memmove(in->data, in->data + gone, in->len - gone);
+        in->len -= gone;
+        in->at = 0;
+        if (in->head_done) {
+            in->body_at -= gone;
+            in->raw_at -= gone;
+        }
+        in->head.base = in->data;
+        if (in->size - in->len >= more)
+            return ERR_OK;
+    }
+    size_t size = MAX(in->len + more, in->size * 2);
+    if (!server_input_room(c->server, size - in->size))
+        return ERR_OVERLOADED;
+    uint8_t *data = realloc(in->data, size);
+    if (!data)
+        return ERR_NOMEM;
+    c->server->input_bytes += size - in->size;
+    in->data = data;
+    in->size = size;
+    in->head.base = data;
+    return ERR_OK;
+}
+
+static enum err start_body(struct conn *c)
+{
+    struct inbox *in = c->in;
+    in->head_done = true;
+    in->body_at = in->raw_at = in->at + in->head.bytes;
+    if (in->head.chunked)
+        http_chunked_start(&in->chunked, c->server->conf->api.body_bytes);
+    else if (in->head.content_length > c->server->conf->api.body_bytes)
+        return ERR_TOO_LARGE;
+    in->continue_due = in->head.expect_continue;
+    return ERR_OK;
+}
+
+static enum err read_chunks(struct inbox *in, bool *ret_done, size_t *ret_body)
+{
+    size_t used, wrote, have = in->raw_at - in->body_at; /* decoded bytes end where raw ones begin */
+    enum err e = http_chunked_read(&in->chunked, span_of(in->data + in->raw_at, in->len - in->raw_at), in->data + in->raw_at,
+                                   &used, &wrote, ret_done);
+    if (e)
+        return e;
+    have += wrote;
+    *ret_body = have;
+    if (*ret_done) {
+        in->raw_at += used; /* what follows is the next request's */
+    } else {
+        in->raw_at = in->len = in->body_at + have;
+    }
+    return ERR_OK;
+}
+
+/* The body of the request whose head is done, as far as it has arrived. */
+static enum err read_body(struct conn *c, bool *ret_done, struct span *ret_body)
+{
+    struct inbox *in = c->in;
+    size_t len;
+    if (in->head.chunked) {
+        enum err e = read_chunks(in, ret_done, &len);
+        if (e)
+            return e;
+    } else {
+        len = (size_t)in->head.content_length;
+        *ret_done = in->len - in->body_at >= len;
+        in->raw_at = in->body_at + (*ret_done ? len : 0);
+    }
+    *ret_body = span_of(in->data + in->body_at, len);
+    return ERR_OK;
+}
+
+/* RFC 9110 10.1.1: only while the body is really awaited, and not before the answers to earlier requests. */
+static void say_continue(struct conn *c)
+{
+    static const char line[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    struct inbox *in = c->in;
+    if (!in->continue_due || c->exchanges_count)
+        return;
+    in->continue_due = false;
+    if (in->len > in->body_at)
+        return;
+    if (!c->out)
+        c->out = evbuffer_new();
+    if (!c->out || evbuffer_add(c->out, line, sizeof line - 1)) {
+        conn_break(c);
+        return;
+    }
+    add_output(c, sizeof line - 1);
+}
+
+/* One request off the front of the inbox. false: it is not complete, or there will be none. */
+static bool parse_one(struct conn *c)
+{
+    struct inbox *in = c->in;
+    bool done = true;
+    enum err e = ERR_OK;
+    if (!in->head_done) {
+        e = http_head_read(&in->head, span_of(in->data + in->at, in->len - in->at), &done);
+        if (!e && !done)
+            move(c, CONN_HEAD);
+        if (!e && done)
+            e = start_body(c);
+    }
+    struct span body = {0};
+    if (!e && done) {
+        e = read_body(c, &done, &body);
+        if (!e && !done) {
+            move(c, CONN_BODY);
+            say_continue(c);
+        }
+    }
+    if (e)
+        refuse(c, e);
+    if (e || !done)
+        return false;
+    in->head.base = in->data + in->at;
+    serve(c, body);
+    if (!reads_requests(c))
+        return false;
+    in->at = in->raw_at;
+    inbox_start_request(in, c->server->conf);
+    return true;
+}
+
+/* Everything that is buffered and may be looked at; then the state that fits what is left. */
+static void parse(struct conn *c)
+{
+    while (has_input(c) && has_room(c) && parse_one(c))
+        ;
+    if (!reads_requests(c))
+        return;
+    if (!has_input(c)) {
+        inbox_give_back(c->server, &c->in);
+        move(c, c->exchanges_count || c->out ? CONN_BUSY : CONN_IDLE);
+    } else if (!has_room(c)) {
+        move(c, CONN_BUSY); /* we let it wait: its clock does not run */
+    }
+}
+
+/* How many bytes the request on its way needs next. */
+static size_t wanted(const struct inbox *in)
+{
+    if (!in->head_done)
+        return in->size > in->len ? 1 : INBOX_BYTES;
+    if (in->head.chunked)
+        return CHUNK_ROOM;
+    /* not all that was announced at once: memory is paid for with bytes sent */
+    size_t have = in->len - in->body_at, left = (size_t)in->head.content_length - have;
+    return MIN(left, MAX(have, INBOX_BYTES));
+}
+
+/* The caller sends no more: whoever waits for it hears so, once. A handler may answer its own exchange here. */
+static void tell_left(struct conn *c)
+{
+    struct list *node, *after;
+    LIST_EACH_SAFE (node, after, &c->exchanges) {
+        struct exchange *x = CONTAINER_OF(node, struct exchange, in_conn);
+        if (x->told || x->answered || !x->left)
+            continue;
+        x->told = true;
+        x->left(x, false);
+    }
+}
+
+static void peer_ended(struct conn *c)
+{
+    c->ending = c->ended = true;
+    c->more = false;
+    stop_reading(c); /* half a request is no request */
+}
+
+/* Reads once into the inbox. false: nothing to parse. */
+static bool read_some(struct conn *c)
+{
+    if (!c->in) {
+        c->in = inbox_take(c->server);
+        if (c->in)
+            inbox_start_request(c->in, c->server->conf);
+    }
+    enum err e = c->in ? make_room(c, wanted(c->in)) : ERR_OVERLOADED;
+    if (e) {
+        refuse(c, e);
+        return false;
+    }
+    struct inbox *in = c->in;
+    size_t room = in->size - in->len;
+    ssize_t n = read(c->fd, in->data + in->len, room);
+    if (n > 0) {
+        in->len += (size_t)n;
+        c->more = (size_t)n == room || c->ending; /* a short read has emptied the socket */
+        return true;
+    }
+    if (n == 0)
+        peer_ended(c);
+    else if (errno == EAGAIN)
+        c->more = false;
+    else if (errno != EINTR)
+        conn_break(c);
+    if (c->in && !has_input(c))
+        inbox_give_back(c->server, &c->in);
+    return false;
+}
+
+/* After the last answer: throw away what still comes, so that the kernel does not reset the connection over it. */
+static void linger(struct conn *c)
+{
+    uint8_t waste[4096];
+    ssize_t n = read(c->fd, waste, sizeof waste);
+    c->more = n == (ssize_t)sizeof waste || (n > 0 && c->ending) || (n < 0 && errno == EINTR);
+    if (n == 0)
+        c->ended = true;
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        conn_break(c);
+}
+
+/* Nothing is read while there is no room, so a reset would go unseen. */
+static void look_for_reset(struct conn *c)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len) || error)
+        conn_break(c);
+}
+
+void conn_serve(struct conn *c)
+{
+    if (c->broken)
+        return;
+    if (c->state == CONN_LINGER) {
+        if (c->more)
+            linger(c);
+    } else if (reads_requests(c)) {
+        parse(c);
+        if (c->more && has_room(c) && read_some(c))
+            parse(c);
+    }
+    if (c->ending)
+        tell_left(c);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+    struct conn *c = arg;
+    c->more = true;
+    c->ending = c->ending || (what & EV_CLOSED);
+    if (c->state == CONN_CLOSING || (c->state != CONN_LINGER && !has_room(c)))
+        look_for_reset(c);
+    conn_serve(c);
+    server_touch(c->server, c);
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+    struct conn *c = arg;
+    c->blocked = false;
+    server_touch(c->server, c);
+}
+
+/* --- output --- */
+
+struct evbuffer *conn_answer_buffer(struct exchange *x)
+{
+    struct conn *c = x->conn;
+    struct evbuffer **buffer = list_first(&c->exchanges) == &x->in_conn ? &c->out : &x->answer;
+    if (!*buffer)
+        *buffer = evbuffer_new();
+    return *buffer;
+}
+
+/* Answers that are complete now, oldest first, go to the connection's output. */
+static void collect(struct conn *c)
+{
+    struct list *node;
+    while ((node = list_first(&c->exchanges))) {
+        struct exchange *x = CONTAINER_OF(node, struct exchange, in_conn);
+        if (!x->answered)
+            return;
+        if (x->answer && !c->out)
+            c->out = TAKE(x->answer);
+        else if (x->answer && evbuffer_add_buffer(c->out, x->answer))
+            conn_break(c);
+        exchange_drop(x);
+    }
+}
+
+void conn_answered(struct exchange *x, size_t bytes)
+{
+    struct conn *c = x->conn;
+    assert(!x->answered);
+    x->answered = true;
+    add_output(c, bytes);
+    collect(c);
+}
+
+/* The socket took less than there is: wait until it takes more. */
+static void write_blocked(struct conn *c, size_t left)
+{
+    c->blocked = true;
+    if (list_empty(&c->write_clock.node) || c->write_mark - left >= WRITE_STEP_BYTES) {
+        c->write_mark = left;
+        server_clock_start(c->server, CLOCK_WRITE, &c->write_clock);
+    }
+    if (event_add(&c->writable, NULL))
+        conn_break(c);
+}
+
+static void write_some(struct conn *c)
+{
+    int n = evbuffer_write(c->out, c->fd);
+    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+        conn_break(c);
+        return;
+    }
+    if (n > 0) {
+        c->out_bytes -= (size_t)n;
+        c->server->output_bytes -= (size_t)n;
+    }
+    size_t left = evbuffer_get_length(c->out);
+    if (left) {
+        write_blocked(c, left);
+        return;
+    }
+    evbuffer_free(TAKE(c->out));
+    server_clock_stop(&c->write_clock);
+}
+
+/* Everything is answered and written: end, or wait for the next request. */
+static void settle(struct conn *c)
+{
+    if (c->exchanges_count || c->out)
+        return;
+    if (c->state == CONN_BUSY && !has_input(c)) {
+        move(c, CONN_IDLE);
+    } else if (c->state == CONN_CLOSING) {
+        if (c->ended || shutdown(c->fd, SHUT_WR)) {
+            c->broken = true;
+            return;
+        }
+        move(c, CONN_LINGER);
+        c->more = true;
+    }
+}
+
+void conn_flush(struct conn *c)
+{
+    if (!c->broken && c->out && !c->blocked)
+        write_some(c);
+    if (!c->broken)
+        settle(c);
+    if (c->broken) {
+        conn_free(c);
+        return;
+    }
+    /* what could not be looked at in this turn */
+    bool waits = c->state == CONN_LINGER ? c->more : has_room(c) && (c->more || (has_input(c) && c->state == CONN_BUSY));
+    if (waits) {
+        server_touch(c->server, c);
+        loop_again(c->server->loop);
+    }
+}
+
+/* --- beginning and end --- */
+
+struct conn *conn_new(struct server *s, int fd)
+{
+    struct conn *c = calloc(1, sizeof *c);
+    if (!c) {
+        close(fd);
+        return NULL;
+    }
+    c->server = s;
+    c->fd = fd;
+    c->state = CONN_BUSY;
+    list_init(&c->in_server);
+    list_init(&c->in_turn);
+    list_init(&c->clock.node);
+    list_init(&c->write_clock.node);
+    list_init(&c->exchanges);
+    list_push_back(&s->conns, &c->in_server);
+    s->conns_count++;
+    struct event_base *base = loop_base(s->loop);
+    if (event_assign(&c->readable, base, fd, EV_READ | EV_CLOSED | EV_ET | EV_PERSIST, on_readable, c) ||
+        event_assign(&c->writable, base, fd, EV_WRITE | EV_ET, on_writable, c) || event_add(&c->readable, NULL)) {
+        conn_free(c);
+        return NULL;
+    }
+    move(c, CONN_IDLE);
+    return c;
+}
+
+void conn_free(struct conn *c)
+{
+    struct server *s = c->server;
+    struct list *node;
+    while ((node = list_first(&c->exchanges))) {
+        struct exchange *x = CONTAINER_OF(node, struct exchange, in_conn);
+        if (!x->answered && x->left)
+            x->left(x, true);
+        exchange_drop(x);
+    }
+    inbox_give_back(s, &c->in);
+    s->output_bytes -= c->out_bytes;
+    if (c->out)
+        evbuffer_free(c->out);
+    if (event_initialized(&c->readable))
+        event_del(&c->readable);
+    if (event_initialized(&c->writable))
+        event_del(&c->writable);
+    close(c->fd);
+    server_clock_stop(&c->clock);
+    server_clock_stop(&c->write_clock);
+    list_remove(&c->in_turn);
+    list_remove(&c->in_server);
+    s->conns_count--;
+    free(c);
+    server_left(s);
+}
+
+void conn_expired(struct conn *c)
+{
+    c->server->counts.timeouts++;
+    if (c->state == CONN_HEAD || c->state == CONN_BODY)
+        refuse(c, ERR_TIMEOUT);
+    else
+        conn_break(c);
+}
+
+void conn_write_expired(struct conn *c)
+{
+    c->server->counts.cut++;
+    conn_break(c);
+}
+
+void conn_drain(struct conn *c)
+{
+    c->more = true; /* a request may be in the socket already */
+    conn_serve(c);
+    server_touch(c->server, c);
+    if (c->state != CONN_IDLE && c->state != CONN_BUSY)
+        return; /* half a request has arrived: it is the last, see new_exchange */
+    struct list *newest = list_last(&c->exchanges);
+    if (newest)
+        CONTAINER_OF(newest, struct exchange, in_conn)->close = true;
+    stop_reading(c);
+}

@@ -1,0 +1,111 @@
+#include "api/exchange.h"
+
+#include <event2/buffer.h>
+#include <stdlib.h>
+
+#include "api/server.h"
+
+#define COPY_MAX_BYTES 4096 /* a larger body is handed to the connection instead of copied */
+
+/* Puts the head into the buffer that x's answer goes to. NULL: no memory; the connection is broken. */
+static struct evbuffer *begin(struct exchange *x, const struct reply *r, size_t body_bytes, size_t *ret_bytes)
+{
+    struct server *s = x->conn->server;
+    char head[HTTP_REPLY_HEAD_MAX];
+    struct http_reply h = {
+        .status = r->status,
+        .date = server_date(s),
+        .type = body_bytes ? (r->type ? r->type : "application/json") : NULL,
+        .request_id = x->request_id,
+        .traceparent = x->trace[0] ? x->trace : NULL,
+        .allow = r->allow,
+        .final = r->final,
+        .close = x->close,
+        .body_bytes = body_bytes,
+    };
+    if (r->retry_after_ms > 0 || r->status == 429 || r->status == 503)
+        h.retry_after_s = (unsigned)MAX(1, (MIN(r->retry_after_ms, 86400000) + 999) / 1000);
+    *ret_bytes = http_reply_head(&h, head);
+    struct evbuffer *out = conn_answer_buffer(x);
+    return out && evbuffer_add(out, head, *ret_bytes) == 0 ? out : NULL;
+}
+
+void exchange_reply(struct exchange *x, const struct reply *r)
+{
+    size_t bytes = 0;
+    struct evbuffer *out = begin(x, r, r->body.len, &bytes);
+    bool sent = out;
+    if (sent && !x->head_only) {
+        sent = evbuffer_add(out, r->body.data, r->body.len) == 0;
+        bytes += r->body.len;
+    }
+    if (!sent)
+        conn_break(x->conn);
+    conn_answered(x, bytes);
+}
+
+static void free_body(const void *data, size_t len, void *arg)
+{
+    free(arg);
+}
+
+void exchange_reply_json(struct exchange *x, int status, struct json_out *body)
+{
+    if (body->failed) {
+        json_out_done(body);
+        exchange_fail_with(x, ERR_NOMEM);
+        return;
+    }
+    struct reply r = {.status = status, .body = span_of(body->data, body->len)};
+    if (body->len <= COPY_MAX_BYTES || x->head_only) {
+        exchange_reply(x, &r);
+        json_out_done(body);
+        return;
+    }
+    size_t bytes = 0;
+    struct evbuffer *out = begin(x, &r, body->len, &bytes);
+    if (out && evbuffer_add_reference(out, body->data, body->len, free_body, body->data) == 0) {
+        bytes += body->len;
+        *body = (struct json_out){0};
+    } else {
+        json_out_done(body);
+        conn_break(x->conn);
+    }
+    conn_answered(x, bytes);
+}
+
+/* Trying the same again can not help: said to clients that retry by themselves. */
+static bool is_final(int status)
+{
+    return status < 500 ? status != 429 && status != 408 : status == 505;
+}
+
+void exchange_fail(struct exchange *x, const struct fault *f)
+{
+    struct json_out body = {0};
+    int status = err_http_status(f->error);
+    json_lit(&body, "{\"error\":{\"code\":");
+    json_str(&body, span_str(err_name(f->error)));
+    json_lit(&body, ",\"message\":");
+    json_str(&body, span_str(f->message ? f->message : err_sentence(f->error)));
+    json_lit(&body, ",\"param\":");
+    if (f->param)
+        json_str(&body, span_str(f->param));
+    else
+        json_lit(&body, "null");
+    json_lit(&body, ",\"request_id\":");
+    json_str(&body, span_str(x->request_id));
+    json_lit(&body, "}}");
+    exchange_reply(x, &(struct reply){
+                          .status = status,
+                          .body = body.failed ? (struct span){0} : span_of(body.data, body.len),
+                          .retry_after_ms = f->retry_after_ms,
+                          .final = is_final(status),
+                      });
+    json_out_done(&body);
+}
+
+void exchange_fail_with(struct exchange *x, enum err error)
+{
+    exchange_fail(x, &(struct fault){.error = error});
+}
