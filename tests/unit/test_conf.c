@@ -377,6 +377,7 @@ static void test_base_urls(void **state)
     struct conf_fault fault;
     assert_int_equal(conf_load(&path, 1, &conf, &fault), ERR_SETTINGS);
     assert_null(strstr(fault.text, "s3cret"));
+    assert_non_null(strstr(fault.text, "keys belong into key_file"));
 }
 
 static void test_what_lists_must_name(void **state)
