@@ -1,7 +1,6 @@
 /* The scan walks the text once and refuses whatever breaks a rule; only then does cJSON see it.
  *
- * Numbers that cJSON would damage (whole numbers beyond 2^53, numbers longer than its 63 character buffer) are noted by the scan
- * with their place among all numbers of the text. cJSON is then given a copy with "0" and blanks in those places, and the walk
+ * Numbers that cJSON would damage, whole ones beyond 2^53, are noted by the scan with their place among all numbers of the text. cJSON is then given a copy with "0" and blanks in those places, and the walk
  * over the finished tree, which meets numbers in the same order, puts the real ones back. A text without such numbers, almost
  * every text, is parsed where it lies. */
 #include "common/json.h"
@@ -13,7 +12,6 @@
 #include <stdlib.h>
 
 #define NUMBER_CHARS_MAX 1024 /* of one number; keeps its copy on the stack */
-#define NUMBER_CHARS_CJSON 63 /* cJSON 1.7.15 cuts a number here */
 #define EXACT_MAX 9007199254740992.0 /* 2^53 */
 #define EXACT_DIGITS 15 /* any whole number this short is below 2^53 */
 #define NAMES_SEARCHED 16 /* so many names of one object are compared as they come, the rest by sorting */
@@ -97,7 +95,6 @@ struct kept {
     size_t ordinal; /* among all numbers of the text */
     size_t at;
     uint32_t len;
-    bool whole; /* stays text; the others become doubles */
 };
 
 struct scan {
@@ -241,7 +238,7 @@ static double number_value(const uint8_t *text, size_t len)
     return strtod(copy, NULL);
 }
 
-static bool keep_number(struct scan *s, const uint8_t *start, size_t len, bool whole)
+static bool keep_number(struct scan *s, const uint8_t *start, size_t len)
 {
     if (s->kept_len == s->kept_size) {
         size_t size = s->kept_size ? s->kept_size * 2 : 16;
@@ -251,11 +248,11 @@ static bool keep_number(struct scan *s, const uint8_t *start, size_t len, bool w
         s->kept = grown;
         s->kept_size = size;
     }
-    s->kept[s->kept_len++] = (struct kept){s->numbers, (size_t)(start - s->begin), (uint32_t)len, whole};
+    s->kept[s->kept_len++] = (struct kept){s->numbers, (size_t)(start - s->begin), (uint32_t)len};
     return true;
 }
 
-/* What the grammar allows may still be more than a double, or more than cJSON, can hold. */
+/* What the grammar allows may still be more than a double can hold. */
 static bool weigh_number(struct scan *s, const uint8_t *start, bool whole)
 {
     size_t len = (size_t)(s->at - start);
@@ -267,9 +264,7 @@ static bool weigh_number(struct scan *s, const uint8_t *start, bool whole)
     if (!isfinite(value))
         return fault_at(s, start, "the number is larger than a double can hold");
     /* 2^53 + 1 reads as 2^53, so the bound itself is kept as text too. */
-    if (whole ? fabs(value) >= EXACT_MAX : len > NUMBER_CHARS_CJSON)
-        return keep_number(s, start, len, whole);
-    return true;
+    return whole && fabs(value) >= EXACT_MAX ? keep_number(s, start, len) : true;
 }
 
 static bool scan_number(struct scan *s)
@@ -633,15 +628,10 @@ static bool restore_number(struct restore *r, cJSON *item)
     if (r->next == r->scan->kept_len || r->scan->kept[r->next].ordinal != r->numbers++)
         return true;
     const struct kept *k = &r->scan->kept[r->next++];
-    const uint8_t *text = r->scan->begin + k->at;
-    if (!k->whole) {
-        cJSON_SetNumberHelper(item, number_value(text, k->len));
-        return true;
-    }
     char *copy = cJSON_malloc(k->len + 1);
     if (!copy)
         return false;
-    memcpy(copy, text, k->len);
+    memcpy(copy, r->scan->begin + k->at, k->len);
     copy[k->len] = '\0';
     item->type = cJSON_Raw;
     item->valuestring = copy;
