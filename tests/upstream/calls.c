@@ -161,10 +161,15 @@ void calls_print(const struct calls *c, struct bytes *out, uint64_t since, uint6
     bytes_puts(out, "]");
     if (open) {
         bytes_puts(out, ",\"open\":[");
+        const char *comma = "\n";
         const struct list *node;
         LIST_EACH (node, &c->open) {
-            bytes_puts(out, node == c->open.next ? "\n" : ",\n");
-            print_call(out, CONTAINER_OF(node, struct call, node));
+            const struct call *call = CONTAINER_OF(node, struct call, node);
+            if (call->era != c->era)
+                continue;
+            bytes_puts(out, comma);
+            print_call(out, call);
+            comma = ",\n";
         }
         bytes_puts(out, "]");
     }

@@ -22,7 +22,7 @@ struct conn {
     struct http_reader reader;
     const struct conn_user *user; /* the answerer; NULL: between requests */
     void *user_arg;
-    int64_t pace_ms; /* -1: none */
+    int64_t pace_us; /* -1: none */
     uint64_t sent;
     int64_t first_byte_us;
     bool advancing; /* conn_advance is on the stack */
@@ -110,7 +110,7 @@ bool conn_flush(struct conn *c)
     if (evtimer_pending(&c->tick, NULL) || event_pending(&c->writable, EV_WRITE, NULL))
         return true;
     while (bytes_left(&c->out)) {
-        ssize_t n = send(c->fd, bytes_at(&c->out), c->pace_ms < 0 ? bytes_left(&c->out) : 1, MSG_NOSIGNAL);
+        ssize_t n = send(c->fd, bytes_at(&c->out), c->pace_us < 0 ? bytes_left(&c->out) : 1, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN)
@@ -118,8 +118,8 @@ bool conn_flush(struct conn *c)
         if (n < 0)
             return false;
         note_sent(c, (size_t)n);
-        if (c->pace_ms >= 0 && bytes_left(&c->out)) {
-            struct timeval after = us_to_timeval(c->pace_ms * 1000);
+        if (c->pace_us >= 0 && bytes_left(&c->out)) {
+            struct timeval after = us_to_timeval(c->pace_us);
             return evtimer_add(&c->tick, &after) == 0;
         }
     }
@@ -127,9 +127,9 @@ bool conn_flush(struct conn *c)
     return true;
 }
 
-void conn_pace(struct conn *c, int64_t ms)
+void conn_pace(struct conn *c, int64_t us)
 {
-    c->pace_ms = ms;
+    c->pace_us = us;
 }
 
 void conn_wake_after(struct conn *c, int64_t us)
@@ -171,7 +171,8 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 
 static void on_readable(evutil_socket_t fd, short what, void *arg);
 
-/* Stop reading, and watch only for the caller to leave; or read again. */
+/* Stop reading, and watch only for the caller to leave; or read again.  A caller who first fills
+ * the socket's buffer too, and then leaves, cannot be noticed: TCP delivers its end after its data. */
 static void listen_to(struct conn *c, bool hear)
 {
     if (c->deaf == !hear)
@@ -272,7 +273,7 @@ void conn_take(struct conn *c, const struct conn_user *user, void *arg)
 void conn_finish(struct conn *c, bool keep_alive)
 {
     c->user = NULL;
-    c->pace_ms = -1;
+    c->pace_us = -1;
     c->closing = !keep_alive;
     evtimer_del(&c->wake);
     if (!conn_flush(c))
@@ -294,7 +295,7 @@ int64_t conn_first_byte_us(const struct conn *c)
 struct conn *conn_new(struct server *server, int fd)
 {
     struct conn *c = must_alloc(sizeof *c);
-    *c = (struct conn){.server = server, .fd = fd, .pace_ms = -1, .first_byte_us = -1};
+    *c = (struct conn){.server = server, .fd = fd, .pace_us = -1, .first_byte_us = -1};
     list_init(&c->node);
     event_assign(&c->readable, server->base, fd, EV_READ | EV_PERSIST, on_readable, c);
     event_assign(&c->writable, server->base, fd, EV_WRITE, on_writable, c);

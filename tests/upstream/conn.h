@@ -35,8 +35,8 @@ struct bytes *conn_out(struct conn *c);
 /* Send what the socket takes.  false: the caller is gone; the answerer then ends as `gone` does and calls conn_close. */
 MUST_USE bool conn_flush(struct conn *c);
 
-/* From now on one byte per write, this many ms apart; 0: one per turn of the loop. */
-void conn_pace(struct conn *c, int64_t ms);
+/* From now on, until the request is answered, one byte per write and this many us between them. */
+void conn_pace(struct conn *c, int64_t us);
 
 void conn_wake_after(struct conn *c, int64_t us);
 

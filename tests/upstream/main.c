@@ -113,7 +113,8 @@ static void on_stop(evutil_socket_t signal, short what, void *arg)
 static struct event_base *new_base(void)
 {
     struct event_config *config = event_config_new();
-    event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
+    event_config_set_flag(config,
+                          EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST | EVENT_BASE_FLAG_PRECISE_TIMER);
     event_config_require_features(config, EV_FEATURE_EARLY_CLOSE);
     struct event_base *base = event_base_new_with_config(config);
     event_config_free(config);

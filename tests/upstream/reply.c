@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #define WINDOW             (64 * 1024) /* bytes waiting to be sent above which no step runs */
+#define WINDOWS_PER_TURN   8
 #define FILL_PIECE         (16 * 1024) /* filler appended per step */
 #define PROMPT_HEAD_BYTES  200
 #define WRONG_LENGTH_EXTRA 1000
@@ -16,6 +17,7 @@
 #define HUGE_HEADER_BYTES  (256 * 1024)
 #define FLOOD_BYTES        (64 * 1024)
 #define UNKNOWN_LENGTH     1000000000 /* announced for a stream that will not keep to it */
+#define SPLIT_GAP_US       200        /* long enough for a waiting reader to take each byte by itself */
 #define NEVER              INT64_MAX
 
 struct reply;
@@ -92,16 +94,36 @@ static void on_gone(void *arg)
 
 /* --- stepping --------------------------------------------------------------------------------- */
 
+static bool runnable(const struct reply *r)
+{
+    return r->next && !r->asleep && !r->finished;
+}
+
+/* Come back in the next turn of the loop, so that a caller who reads fast does not keep it. */
+static void yield(struct reply *r)
+{
+    r->asleep = true;
+    conn_wake_after(r->conn, 0);
+}
+
 static void pump(struct reply *r)
 {
     struct conn *c = r->conn;
-    while (r->next && !r->asleep && !r->finished && bytes_left(conn_out(c)) < WINDOW)
-        r->next(r);
-    if (!conn_flush(c)) {
-        on_gone(r);
-        conn_close(c);
-    } else if (r->finished && !bytes_left(conn_out(c))) {
-        settle(r);
+    for (int windows = 1;; windows++) {
+        while (runnable(r) && bytes_left(conn_out(c)) < WINDOW)
+            r->next(r);
+        if (!conn_flush(c)) {
+            on_gone(r);
+            return conn_close(c);
+        }
+        if (bytes_left(conn_out(c)))
+            return; /* on_drained goes on */
+        if (r->finished)
+            return settle(r);
+        if (!runnable(r))
+            return;
+        if (windows == WINDOWS_PER_TURN)
+            return yield(r);
     }
 }
 
@@ -205,7 +227,7 @@ static void end_head(struct reply *r, const char *type, int64_t length)
 static void start_dripping(struct reply *r)
 {
     if (faulty(r, FAULT_SLOW_DRIP) && conn_flush(r->conn))
-        conn_pace(r->conn, r->script.drip_ms);
+        conn_pace(r->conn, r->script.drip_ms * 1000);
 }
 
 static void head(struct reply *r, int status, const char *type, int64_t length)
@@ -617,7 +639,7 @@ static void begin(struct reply *r)
     if (faulty(r, FAULT_EARLY_CLOSE))
         finish(r, ENDED_CUT);
     else if (faulty(r, FAULT_SPLIT))
-        conn_pace(r->conn, 0);
+        conn_pace(r->conn, SPLIT_GAP_US);
     if (r->next == speak)
         sleep_for(r, delay);
 }
