@@ -28,7 +28,8 @@ struct commit {
     uint64_t first, last;        /* numbers of the core's writes in it; 0: none yet */
     uint32_t writes;
     size_t bytes;                /* about what it costs in memory and on the line */
-    msec closed_at, stored_at;   /* loop time */
+    size_t held_bytes;           /* of what is in `held` */
+    msec opened_at, stored_at;   /* loop time, set by their owner */
     struct commit_parts *parts;
 };
 

@@ -18,7 +18,7 @@ void ring_done(struct ring *ring)
 
 void ring_start(struct ring *ring, uint64_t epoch, struct commit_at base)
 {
-    assert(ring->sent_n == ring->stored_n && epoch > ring->epoch);
+    assert(epoch > ring->epoch);
     struct commit_at before = base;
     struct list *node;
     ring->epoch = epoch;
@@ -73,7 +73,12 @@ uint64_t ring_stored(struct ring *ring, uint64_t n, msec now, struct list *relea
         c->stored_at = now;
         ring->waiting_bytes -= c->bytes;
         ring->stored_n = c->at.n;
+        ring->held_bytes -= c->held_bytes;
+        c->held_bytes = 0;
         list_append(released, &c->held);
+        ring->stored_count++;
+        ring->stored_writes += c->writes;
+        ring->stored_ms += (uint64_t)MAX(now - c->opened_at, 0);
         number = MAX(number, c->last);
         if (ring->unsent == c) { /* the store had it although it was not sent on this connection */
             ring->unsent = after(ring, c);

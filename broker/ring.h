@@ -22,6 +22,8 @@ struct ring {
     uint64_t most_sent_n;  /* ever, in this epoch: sending one again is a resend */
     size_t bytes;          /* of all commits */
     size_t waiting_bytes;  /* of those not stored */
+    size_t held_bytes;     /* of what they hold */
+    uint64_t stored_count, stored_writes, stored_ms; /* since start: commits, writes in them, from their opening until stored */
 };
 
 void ring_init(struct ring *ring);

@@ -1,0 +1,23 @@
+/* Every live job read back at start: `live` scanned, then the jobs' states in batches, without bodies. A broken connection is
+ * resumed on the next one; nothing is given twice. */
+#pragma once
+
+#include "broker/store.h"
+
+struct recover;
+
+struct recover_hooks {
+    void (*job)(void *arg, const struct id *id, const struct rec_job *job);
+    /* missing: members of `live` without a j:, lent. */
+    void (*done)(void *arg, const struct store_recovered *counts, const struct id *missing, size_t missing_count);
+    /* The reply cannot be used (an error, a strange form): the owner resets the connection. */
+    void (*failed)(void *arg, const char *why);
+    void *arg;
+};
+
+/* NULL: no memory. */
+MUST_USE struct recover *recover_new(struct loop *loop, struct redis *redis, unsigned shard, struct recover_hooks hooks);
+void recover_free(struct recover **recover);
+
+/* On a fresh connection: begins, or goes on where it was. */
+void recover_go(struct recover *recover);
