@@ -1,0 +1,293 @@
+#include "proto/link.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "common/log.h"
+#include "proto/session.h"
+
+#define INSTANCE_BYTES sizeof(((struct msg_hello *)0)->instance)
+#define BYE_MS         100
+#define PATIENCE_MS    2000 /* without a session at the start, before it is logged */
+#define BAD_LOG_MS     1000
+
+struct link {
+    struct loop *loop;
+    struct link_hooks hooks;
+    char *endpoint;
+    char *name;
+    struct wire_options wire_options; /* its endpoint is ours above */
+    enum role role;
+    uint8_t instance[INSTANCE_BYTES];
+    struct session session;
+    struct timer *timer;
+    struct wire *wire; /* NULL while away */
+    bool drop;         /* it is to be destroyed after wire_turn */
+    bool in_turn;
+    bool said_down;
+    msec started_at;
+    uint64_t received; /* bytes, in this session */
+    uint64_t sent;
+    uint64_t acked; /* of sent, as the broker said last */
+    struct frame frame;
+    struct frame_buffer buffer;
+    struct link_counts counts;
+    msec bad_logged_at;
+    uint64_t bad_unlogged;
+};
+
+/* --- saying ----------------------------------------------------------------------------------------------------------------- */
+
+static enum err say(struct link *link, enum message message, const void *fields, struct blob *body)
+{
+    uint64_t epoch = message == MESSAGE_HELLO ? 0 : link->session.epoch;
+    enum err e = frame_encode(message, fields, epoch, link->received, &link->buffer);
+    if (!e)
+        e = wire_send(link->wire, NULL, span_of(link->buffer.data, link->buffer.len), body);
+    if (!e)
+        link->sent += link->buffer.len + blob_span(body).len;
+    return e;
+}
+
+static void say_hello(struct link *link)
+{
+    struct msg_hello hello = {
+        .minor = PROTO_MINOR,
+        .role = (uint8_t)link->role,
+        .name = span_str(link->name),
+        .version = span_str(QUERN_VERSION),
+    };
+    memcpy(hello.instance, link->instance, sizeof hello.instance);
+    if (link->hooks.hello)
+        link->hooks.hello(link->hooks.arg, &hello);
+    enum err e = say(link, MESSAGE_HELLO, &hello, NULL);
+    if (e && e != ERR_WOULD_BLOCK)
+        log_event(LOG_LINK_DOWN, "endpoint=%s reason=hello_not_sent error=%s", log_str(span_str(link->endpoint)), err_name(e));
+}
+
+static void say_heartbeat(struct link *link)
+{
+    struct msg_heartbeat heartbeat = {0};
+    if (link->hooks.heartbeat)
+        link->hooks.heartbeat(link->hooks.arg, &heartbeat);
+    enum err e = say(link, MESSAGE_HEARTBEAT, &heartbeat, NULL);
+    (void)e; /* the next one will do; should none get through, silence ends the session */
+}
+
+enum err link_send(struct link *link, enum message message, const void *fields, struct blob *body)
+{
+    if (!link_is_up(link))
+        return ERR_CLOSED;
+    return say(link, message, fields, body);
+}
+
+/* --- coming and going ------------------------------------------------------------------------------------------------------- */
+
+static void log_down(struct link *link)
+{
+    link->said_down = true;
+    log_event(LOG_LINK_DOWN, "endpoint=%s reason=%s", log_str(span_str(link->endpoint)), log_str(span_str(link->session.why)));
+}
+
+static void log_refusal(struct link *link)
+{
+    const struct msg_refused *refused = &link->frame.refused;
+    link->said_down = true;
+    log_event(LOG_LINK_DOWN, "endpoint=%s reason=refused error=%s detail=%s", log_str(span_str(link->endpoint)),
+              err_known(refused->error) ? err_name(refused->error) : "unknown_error", log_str(refused->detail));
+}
+
+static void come_up(struct link *link)
+{
+    link->received = link->sent = link->acked = 0;
+    link->counts.sessions++;
+    link->said_down = false;
+    log_event(LOG_LINK_UP, "endpoint=%s epoch=%" PRIu64 " shard=%u", log_str(span_str(link->endpoint)), link->session.epoch,
+              link->frame.welcome.shard);
+    link->hooks.up(link->hooks.arg, &link->frame.welcome, link->session.new_epoch);
+}
+
+static void act(struct link *link, unsigned acts);
+
+static enum err make_wire(struct link *link);
+
+static void try_to_connect(struct link *link)
+{
+    enum err e = make_wire(link);
+    if (!e)
+        return;
+    if (!link->said_down)
+        log_event(LOG_LINK_DOWN, "endpoint=%s reason=no_socket error=%s errno=%d", log_str(span_str(link->endpoint)), err_name(e),
+                  errno);
+    link->said_down = true;
+    act(link, session_connected(&link->session, loop_now(link->loop), false));
+}
+
+static void act(struct link *link, unsigned acts)
+{
+    if (acts & SESSION_REFUSAL)
+        log_refusal(link);
+    else if (acts & SESSION_DOWN)
+        log_down(link);
+    if (acts & SESSION_DOWN && link->hooks.down)
+        link->hooks.down(link->hooks.arg);
+    if (acts & SESSION_DROP)
+        link->drop = true; /* not now: its own hook may be running */
+    if (acts & SESSION_CONNECT)
+        try_to_connect(link);
+    if (acts & SESSION_HELLO)
+        say_hello(link);
+    if (acts & SESSION_HEARTBEAT)
+        say_heartbeat(link);
+    if (acts & SESSION_UP)
+        come_up(link);
+    if (acts & SESSION_DELIVER)
+        link->hooks.frame(link->hooks.arg, &link->frame);
+}
+
+/* --- hearing ---------------------------------------------------------------------------------------------------------------- */
+
+static void note_bad(struct link *link, const char *why)
+{
+    msec now = loop_now(link->loop);
+    link->counts.frames_bad++;
+    link->bad_unlogged++;
+    if (link->bad_logged_at && now - link->bad_logged_at < BAD_LOG_MS)
+        return;
+    log_event(LOG_FRAME_BAD, "from=broker endpoint=%s count=%" PRIu64 " why=%s", log_str(span_str(link->endpoint)),
+              link->bad_unlogged, log_str(span_str(why)));
+    link->bad_logged_at = now;
+    link->bad_unlogged = 0;
+}
+
+static void on_message(void *arg, const struct wire_route *route, const char *key, struct span header, struct span body)
+{
+    struct link *link = arg;
+    const char *why;
+    enum err e = frame_decode(&link->frame, header, body, ROLE_BROKER, link->role, link->session.peer_minor, &why);
+    if (e) {
+        note_bad(link, why);
+        return;
+    }
+    unsigned acts = session_frame(&link->session, loop_now(link->loop), &link->frame);
+    if (acts & SESSION_DELIVER) {
+        link->received += header.len + body.len;
+        link->acked = MAX(link->acked, link->frame.received);
+    } else if (!acts)
+        link->counts.frames_stale++;
+    act(link, acts);
+}
+
+static void on_bad(void *arg, const struct wire_route *route, const char *why) { note_bad(arg, why); }
+
+static void on_connected(void *arg, bool connected)
+{
+    struct link *link = arg;
+    act(link, session_connected(&link->session, loop_now(link->loop), connected));
+}
+
+/* --- life ------------------------------------------------------------------------------------------------------------------- */
+
+static enum err make_wire(struct link *link)
+{
+    struct wire_hooks hooks = {.message = on_message, .bad = on_bad, .connected = on_connected, .arg = link};
+    return wire_new(link->loop, &link->wire_options, hooks, &link->wire);
+}
+
+/* Wakes the loop; link_turn does the rest. */
+static void on_timer(void *arg) {}
+
+enum err link_new(struct loop *loop, const struct link_options *options, struct link_hooks hooks, struct link **ret_link)
+{
+    AUTO(link_free) struct link *link = calloc(1, sizeof *link);
+    if (!link)
+        return ERR_NOMEM;
+    link->loop = loop;
+    link->hooks = hooks;
+    link->role = options->role;
+    link->endpoint = strdup(options->endpoint ? options->endpoint : "");
+    link->name = strdup(options->name ? options->name : "");
+    link->timer = timer_new(loop, on_timer, link);
+    if (!link->endpoint || !link->name || !link->timer)
+        return ERR_NOMEM;
+    link->wire_options = (struct wire_options){
+        .kind = WIRE_DEALER,
+        .endpoint = link->endpoint,
+        .public_key = options->public_key,
+        .secret_key = options->secret_key,
+        .server_key = options->server_key,
+    };
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed ||
+        getrandom(link->instance, sizeof link->instance, 0) != sizeof link->instance)
+        return ERR_SYSTEM;
+    link->started_at = loop_now(loop);
+    session_init(&link->session, link->started_at, seed);
+    enum err e = make_wire(link);
+    if (e)
+        return e;
+    unsigned acts = session_tick(&link->session, link->started_at);
+    assert(acts == SESSION_CONNECT); /* done already, so that bad settings show here */
+    timer_set(link->timer, session_due(&link->session));
+    *ret_link = TAKE(link);
+    return ERR_OK;
+}
+
+void link_free(struct link **link_ptr)
+{
+    struct link *link = TAKE(*link_ptr);
+    if (!link)
+        return;
+    assert(!link->in_turn);
+    if (link->wire && session_end(&link->session, loop_now(link->loop)) & SESSION_BYE) {
+        struct msg_bye bye;
+        if (say(link, MESSAGE_BYE, &bye, NULL) == ERR_OK)
+            wire_linger(link->wire, BYE_MS);
+    }
+    wire_free(&link->wire);
+    timer_free(&link->timer);
+    frame_done(&link->frame);
+    frame_buffer_done(&link->buffer);
+    explicit_bzero(&link->wire_options, sizeof link->wire_options);
+    free(link->endpoint);
+    free(link->name);
+    free(link);
+}
+
+static void drop_if_due(struct link *link)
+{
+    if (!link->drop)
+        return;
+    link->drop = false;
+    wire_free(&link->wire);
+}
+
+static void log_if_never_up(struct link *link)
+{
+    if (link->counts.sessions || link->said_down || loop_now(link->loop) - link->started_at < PATIENCE_MS)
+        return;
+    link->session.why = "unreachable";
+    log_down(link);
+}
+
+void link_turn(struct link *link)
+{
+    link->in_turn = true;
+    if (link->wire)
+        wire_turn(link->wire);
+    drop_if_due(link);
+    act(link, session_tick(&link->session, loop_now(link->loop)));
+    drop_if_due(link);
+    log_if_never_up(link);
+    timer_set(link->timer, session_due(&link->session));
+    link->in_turn = false;
+}
+
+bool link_is_up(const struct link *link) { return link->session.state == SESSION_OPEN; }
+uint64_t link_epoch(const struct link *link) { return link->session.epoch; }
+msec link_heard_at(const struct link *link) { return link->session.heard_at; }
+const struct link_counts *link_counts(const struct link *link) { return &link->counts; }
+
+uint64_t link_unacked_bytes(const struct link *link) { return link->sent > link->acked ? link->sent - link->acked : 0; }
