@@ -16,7 +16,7 @@
 #define HEARTBEAT_MS     1000 /* ZMTP's own, over TCP: finds a dead host; a wedged process is the session's matter */
 #define HEARTBEAT_OUT_MS 3000
 #define RECONNECT_MS     20
-#define RECONNECT_MAX_MS 1000
+#define RECONNECT_MAX_MS 250
 #define BACKLOG          1024
 #define HANDSHAKE_FAILED                                                                                                          \
     (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
