@@ -164,9 +164,15 @@ static uint32_t between(msec from, msec to)
     return from && to > from ? (uint32_t)MIN(to - from, (msec)UINT32_MAX) : 0;
 }
 
-uint32_t call_connect_ms(const struct call *call) { return between(call->started_at, call->sent_at); }
+uint32_t call_connect_ms(const struct call *call)
+{
+    return between(call->started_at, call->sent_at);
+}
 uint32_t call_first_token_ms(const struct call *call)
 {
     return call->first_at ? MAX(between(call->sent_at, call->first_at), 1) : 0; /* 0 means that none came */
 }
-uint32_t call_total_ms(const struct call *call) { return between(call->started_at, call->ended_at); }
+uint32_t call_total_ms(const struct call *call)
+{
+    return between(call->started_at, call->ended_at);
+}

@@ -1,5 +1,5 @@
-/* Pure: one provider call as a state machine over (now, input). It knows four clocks and what a failure means by how far the call had
- * come; it knows neither sockets nor a provider's protocol.
+/* Pure: one provider call as a state machine over (now, input). It knows four clocks and what a failure means by how far the
+ * call had come; it knows neither sockets nor a provider's protocol.
  *
  *   CONNECTING ──connected──► WAITING ──content──► FLOWING ──proven──► CLOSING ──finished──► ENDED
  *       │ connect clock          │ first-token clock   │ idle clock       │ grace               ▲
@@ -61,8 +61,8 @@ struct call {
     enum call_state state;
     struct call_clocks clocks;
     msec started_at, sent_at, first_at, content_at, closing_at, ended_at; /* 0: not yet */
-    bool answered;   /* a byte came back */
-    enum kind kind;  /* once ended; KIND_NONE: success */
+    bool answered;                                                        /* a byte came back */
+    enum kind kind;                                                       /* once ended; KIND_NONE: success */
     const char *why; /* once ended in failure, a clause for people; static */
 };
 

@@ -1,5 +1,6 @@
-/* What an adapter is: the one file that knows a provider's API. It fills a struct provider; nothing else in the worker knows which
- * provider a call goes to. Pure: an adapter opens no socket, reads no clock and logs nothing. (Adding one: worker/README.md.)
+/* What an adapter is: the one file that knows a provider's API. It fills a struct provider; nothing else in the worker knows
+ * which provider a call goes to. Pure: an adapter opens no socket, reads no clock and logs nothing. (Adding one:
+ * worker/README.md.)
  *
  *   create ─► build ─► [head ─► feed* ─► end]     status below 300: the answer, as a stream or whole
  *                   └► [classify]                 any other status: what the error body means
@@ -19,12 +20,12 @@
 #include "proto/limits.h"
 #include "worker/call.h"
 
-#define PROVIDER_TEXT_MAX (PROTO_EVIDENCE_BYTES - 256) /* the worker adds a few words of its own */
-#define PROVIDER_ERROR_MAX (64 * 1024)                 /* so much of an error's body is read */
+#define PROVIDER_TEXT_MAX  (PROTO_EVIDENCE_BYTES - 256) /* the worker adds a few words of its own */
+#define PROVIDER_ERROR_MAX (64 * 1024)                  /* so much of an error's body is read */
 
 /* Tokens in disjoint buckets. */
 struct provider_usage {
-    bool known; /* the provider told */
+    bool known;                                          /* the provider told */
     uint64_t input_tokens, cached_tokens, output_tokens; /* input without cached */
 };
 
@@ -51,7 +52,7 @@ struct provider_call {
     size_t result_max; /* bytes of the result JSON */
 };
 
-#define PROVIDER_PATH_MAX 255
+#define PROVIDER_PATH_MAX    255
 #define PROVIDER_HEADERS_MAX 8
 
 /* What to send. */
@@ -75,27 +76,30 @@ struct provider {
     void *(*create)(const struct provider_call *call);
     void (*destroy)(void *state);
 
-    /* What to send. false fills `failure`: KIND_CLIENT if the request cannot be put to this provider, KIND_WORKER for want of memory. */
+    /* What to send. false fills `failure`: KIND_CLIENT if the request cannot be put to this provider, KIND_WORKER for want of
+     * memory. */
     bool (*build)(void *state, const struct provider_call *call, struct provider_request *request,
                   struct provider_failure *failure);
 
-    /* Instead of `build`, and of `head` to `proven`, for an adapter that needs no network: when to speak, and the next piece of content
-     * (false: there are no more). */
+    /* Instead of `build`, and of `head` to `proven`, for an adapter that needs no network: when to speak, and the next piece of
+     * content (false: there are no more). */
     bool (*answer)(void *state, const struct provider_call *call, struct provider_local *local,
                    struct provider_failure *failure);
     bool (*step)(void *state, const struct provider_sink *sink);
 
-    /* The head of a reply with a status below 300. type: Content-Type, may be empty. */
-    void (*head)(void *state, struct span type);
+    /* The head of a reply with a status below 300. type: Content-Type, may be empty. Returns whether the answer comes as a
+     * stream: then what feed gives to `sink` is the sign of life the clocks watch, otherwise any byte. */
+    bool (*head)(void *state, struct span type);
     /* Bytes of its body. false: it failed, `failure` says how. Pieces of content go to `sink`. */
     bool (*feed)(void *state, struct span bytes, const struct provider_sink *sink, struct provider_failure *failure);
     /* Whether the protocol's own end was seen: nothing that follows matters. */
     bool (*proven)(const void *state);
-    /* The body is over. true: the answer is whole, the result is in `result`. false: `failure`. `usage` is filled as far as it is known,
-     * on failure too. */
+    /* The body is over. true: the answer is whole, the result is in `result`. false: `failure`. `usage` is filled as far as it
+     * is known, on failure too. */
     bool (*end)(void *state, const struct provider_sink *sink, struct json_out *result, struct provider_failure *failure);
     void (*usage)(const void *state, struct provider_usage *usage);
 
-    /* What a status of 300 or more means, with its body (cut at PROVIDER_ERROR_MAX). retry_after: whether the reply names a wait. */
+    /* What a status of 300 or more means, with its body (cut at PROVIDER_ERROR_MAX). retry_after: whether the reply names a
+     * wait. */
     void (*classify)(unsigned status, struct span body, bool retry_after, struct provider_failure *failure);
 };

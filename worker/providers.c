@@ -22,7 +22,10 @@ static size_t character(struct span text)
     return 0;
 }
 
-static bool harmless(uint8_t byte) { return byte >= 0x20 ? byte != 0x7f : byte == '\n' || byte == '\t'; }
+static bool harmless(uint8_t byte)
+{
+    return byte >= 0x20 ? byte != 0x7f : byte == '\n' || byte == '\t';
+}
 
 size_t provider_text(char *out, size_t size, struct span text)
 {
@@ -78,7 +81,8 @@ void provider_content(struct json_out *out, const cJSON *content)
     }
     const cJSON *part;
     if (cJSON_IsArray(content))
-        cJSON_ArrayForEach(part, content) {
+        cJSON_ArrayForEach(part, content)
+        {
             const char *text = cJSON_IsObject(part) ? json_text(part, "text") : NULL;
             if (text)
                 json_lit(out, text);

@@ -8,16 +8,23 @@ extern const struct provider provider_echo, provider_openai;
 /* NULL: there is no such adapter. */
 const struct provider *provider_find(const char *name);
 
-/* Text from outside into a bounded one: cut at a character, made valid UTF-8, without control bytes but newline and tab. size includes
- * the NUL. Returns the length. */
+/* Text from outside into a bounded one: cut at a character, made valid UTF-8, without control bytes but newline and tab. size
+ * includes the NUL. Returns the length. */
 size_t provider_text(char *out, size_t size, struct span text);
 
 /* failure->text = printf-formed words, then `evidence` by provider_text. Returns false, so that callers can return it. */
 bool provider_fail(struct provider_failure *failure, enum kind kind, struct span evidence, const char *format, ...)
     PRINTF(4, 5);
 
-/* Appends to text that may hold `max` bytes with all its siblings; `held` counts them. false: too large, or no memory (out->failed). */
+/* Appends to text that may hold `max` bytes with all its siblings; `held` counts them. false: too large, or no memory
+ * (out->failed). */
 bool provider_keep(struct json_out *out, struct span text, size_t *held, size_t max);
+
+/* What was appended so far; never NULL. */
+static inline struct span provider_held(const struct json_out *out)
+{
+    return span_of(out->data ? out->data : "", out->len);
+}
 
 /* The text of a message's content: a string, or the text parts of an array, joined into `out`. */
 void provider_content(struct json_out *out, const cJSON *content);

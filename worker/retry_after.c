@@ -5,7 +5,10 @@
 
 #define TEXT_MAX 64
 
-static bool digit(uint8_t c) { return c >= '0' && c <= '9'; }
+static bool digit(uint8_t c)
+{
+    return c >= '0' && c <= '9';
+}
 
 static struct span trim(struct span s)
 {

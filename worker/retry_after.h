@@ -1,9 +1,9 @@
 /* How long a provider asks us to stay away (RFC 9110, section 10.2.3; `retry-after-ms` as OpenAI and Azure send it). Pure.
  *
- * `retry-after-ms` wins over `retry-after`, which is seconds (a fraction is understood) or an HTTP date. A date is taken relative
- * to the reply's own Date, so that a provider's wrong clock does not matter, and to our wall clock only where there is none.
- * Negative, past and unreadable values ask for nothing. No value is believed beyond RETRY_AFTER_MAX_MS: the longest a job waits by
- * default, so that one absurd header cannot close a deployment for good. */
+ * `retry-after-ms` wins over `retry-after`, which is seconds (a fraction is understood) or an HTTP date. A date is taken
+ * relative to the reply's own Date, so that a provider's wrong clock does not matter, and to our wall clock only where there is
+ * none. Negative, past and unreadable values ask for nothing. No value is believed beyond RETRY_AFTER_MAX_MS: the longest a job
+ * waits by default, so that one absurd header cannot close a deployment for good. */
 #pragma once
 
 #include "common/base.h"

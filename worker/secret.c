@@ -40,7 +40,10 @@ void secret_free(struct secret **secret_ptr)
     free(secret);
 }
 
-const char *secret_text(const struct secret *secret) { return secret->text; }
+const char *secret_text(const struct secret *secret)
+{
+    return secret->text;
+}
 
 static void close_file(int *fd)
 {

@@ -1,6 +1,6 @@
-/* A provider key, or a header line that carries one: loaded once, never printed, wiped. It lies on pages of its own that are locked
- * in memory where the system allows it, left out of core dumps and zero in a forked child. curl reads it there; its own send
- * buffer, which it frees after the call, is the one copy we do not hold. */
+/* A provider key, or a header line that carries one: loaded once, never printed, wiped. It lies on pages of its own that are
+ * locked in memory where the system allows it, left out of core dumps and zero in a forked child. curl reads it there; its own
+ * send buffer, which it frees after the call, is the one copy we do not hold. */
 #pragma once
 
 #include "common/base.h"
@@ -9,9 +9,9 @@
 
 struct secret;
 
-/* The text of a file, without the line end behind it. The file must be regular, and neither readable nor writable by others; the text
- * visible ASCII, at most SECRET_MAX bytes, so that it can stand in a header. ERR_SETTINGS with *ret_why a clause for the log (it never
- * contains the text), ERR_NOMEM. */
+/* The text of a file, without the line end behind it. The file must be regular, and neither readable nor writable by others;
+ * the text visible ASCII, at most SECRET_MAX bytes, so that it can stand in a header. ERR_SETTINGS with *ret_why a clause for
+ * the log (it never contains the text), ERR_NOMEM. */
 MUST_USE enum err secret_load(const char *path, struct secret **ret_secret, const char **ret_why);
 
 /* `prefix` and the secret in one, e.g. a header line. NULL: no memory. */

@@ -1,7 +1,7 @@
 /* Server-sent events, incremental: bytes in, whole events out (WHATWG HTML, section 9.2.6, read 2026-11-20). Pure.
  *
- * Lines end with LF, CRLF or CR; comments and empty events are swallowed; several data lines are joined with LF; a cut may fall at
- * any byte. One line, and the joined data of one event, are at most `max` bytes: beyond, the stream is refused. */
+ * Lines end with LF, CRLF or CR; comments and empty events are swallowed; several data lines are joined with LF; a cut may fall
+ * at any byte. One line, and the joined data of one event, are at most `max` bytes: beyond, the stream is refused. */
 #pragma once
 
 #include "common/base.h"
@@ -10,8 +10,8 @@
 #define SSE_LINE_MAX (1024 * 1024)
 #define SSE_NAME_MAX 63
 
-/* name: the `event:` field, "" when there was none. data: never empty. Both lent for the call. An error stops the feeding and is
- * what sse_feed returns. */
+/* name: the `event:` field, "" when there was none. data: never empty. Both lent for the call. An error stops the feeding and
+ * is what sse_feed returns. */
 typedef enum err sse_on_event(void *arg, struct span name, struct span data);
 
 struct sse {
@@ -20,7 +20,7 @@ struct sse {
     char name[SSE_NAME_MAX + 1];
     size_t name_len;
     size_t max;
-    uint8_t bom; /* bytes of a leading byte order mark seen; 4: past it */
+    uint8_t bom;   /* bytes of a leading byte order mark seen; 4: past it */
     bool after_cr; /* a LF now belongs to the CR before it */
 };
 
@@ -28,7 +28,8 @@ struct sse {
 void sse_init(struct sse *sse, size_t max);
 void sse_done(struct sse *sse);
 
-/* ERR_LIMIT: a line or event is too long. ERR_NOMEM. Anything else is on_event's own. After an error only sse_done may follow. */
+/* ERR_LIMIT: a line or event is too long. ERR_NOMEM. Anything else is on_event's own. After an error only sse_done may follow.
+ */
 MUST_USE enum err sse_feed(struct sse *sse, struct span bytes, sse_on_event *on_event, void *arg);
 
 /* The stream has ended. An event whose lines are complete but whose blank line never came is given: some servers leave it out

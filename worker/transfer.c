@@ -1,5 +1,5 @@
-/* curl tells us which sockets to watch and when to wake it; we tell it what happened and collect what is finished. Its timer is a
- * timer of the loop, never a timerfd (LIMITS.md: worth 2.2 times). */
+/* curl tells us which sockets to watch and when to wake it; we tell it what happened and collect what is finished. Its timer is
+ * a timer of the loop, never a timerfd (LIMITS.md: worth 2.2 times). */
 #include "worker/transfer.h"
 
 #include <curl/curl.h>
@@ -39,7 +39,8 @@ static void act(struct transfers *transfers, curl_socket_t fd, int what)
 {
     int running;
     transfers->inside = true;
-    curl_multi_socket_action(transfers->multi, fd, what, &running); /* what it could not do for want of memory, the clocks end */
+    curl_multi_socket_action(transfers->multi, fd, what,
+                             &running); /* what it could not do for want of memory, the clocks end */
     transfers->inside = false;
     collect(transfers);
 }
@@ -61,8 +62,8 @@ static int want_timer(CURLM *multi, long timeout_ms, void *arg)
     return 0;
 }
 
-/* The event of a socket is kept with the socket in curl (curl_multi_assign) and lives until curl forgets it. A socket that cannot be
- * watched for want of memory is left to the call's clocks: an error here would end every transfer there is. */
+/* The event of a socket is kept with the socket in curl (curl_multi_assign) and lives until curl forgets it. A socket that
+ * cannot be watched for want of memory is left to the call's clocks: an error here would end every transfer there is. */
 static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
     struct transfers *transfers = arg;
@@ -116,8 +117,10 @@ enum err transfers_new(struct loop *loop, const struct transfers_options *option
     if (!transfers->timer || !transfers->multi || !transfers->share)
         return ERR_NOMEM;
     CURLM *multi = transfers->multi;
-    if (curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, want_socket) || curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, transfers) ||
-        curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, want_timer) || curl_multi_setopt(multi, CURLMOPT_TIMERDATA, transfers) ||
+    if (curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, want_socket) ||
+        curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, transfers) ||
+        curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, want_timer) ||
+        curl_multi_setopt(multi, CURLMOPT_TIMERDATA, transfers) ||
         curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)options->connections) ||
         curl_multi_setopt(multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING) ||
         curl_share_setopt(transfers->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION))
@@ -140,12 +143,15 @@ void transfers_free(struct transfers **transfers_ptr)
     free(transfers);
 }
 
-size_t transfers_open(const struct transfers *transfers) { return transfers->open_count; }
+size_t transfers_open(const struct transfers *transfers)
+{
+    return transfers->open_count;
+}
 
 /* ---- one transfer: curl's callbacks ---- */
 
-/* Called when the connection stands, before anything is sent. A second call for one transfer is curl trying the request again by
- * itself on a new connection, because a reused one broke: that is refused. */
+/* Called when the connection stands, before anything is sent. A second call for one transfer is curl trying the request again
+ * by itself on a new connection, because a reused one broke: that is refused. */
 static int before_request(void *arg, char *ip, char *local_ip, int port, int local_port)
 {
     struct transfer *transfer = arg;
@@ -205,7 +211,10 @@ static size_t take_body(char *data, size_t size, size_t count, void *arg)
 
 /* ---- how it ended ---- */
 
-static bool says(const struct transfer *transfer, const char *words) { return strstr(transfer->error, words) != NULL; }
+static bool says(const struct transfer *transfer, const char *words)
+{
+    return strstr(transfer->error, words) != NULL;
+}
 
 static enum fault fault_of(const struct transfer *transfer, CURLcode code)
 {
@@ -237,7 +246,8 @@ static enum fault fault_of(const struct transfer *transfer, CURLcode code)
     case CURLE_PARTIAL_FILE:
         return FAULT_CUT;
     case CURLE_OUT_OF_MEMORY:
-        return transfer->sent && !transfer->head_told ? FAULT_HEAD : FAULT_NOMEM; /* a head line above curl's own limit is this too */
+        return transfer->sent && !transfer->head_told ? FAULT_HEAD
+                                                      : FAULT_NOMEM; /* a head line above curl's own limit is this too */
     case CURLE_WEIRD_SERVER_REPLY:
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_FILESIZE_EXCEEDED:
@@ -317,7 +327,8 @@ static enum err prepare(struct transfer *transfer, const struct transfer_request
     return bad == CURLE_OK ? ERR_OK : bad == CURLE_OUT_OF_MEMORY ? ERR_NOMEM : ERR_SETTINGS;
 }
 
-/* curl reads the list and never writes or frees it, so its nodes can lie here and point to lent text (a key in locked memory). */
+/* curl reads the list and never writes or frees it, so its nodes can lie here and point to lent text (a key in locked memory).
+ */
 static void list_headers(struct transfer *transfer, const struct transfer_request *request)
 {
     size_t count = 0;
@@ -328,8 +339,8 @@ static void list_headers(struct transfer *transfer, const struct transfer_reques
         transfer->headers[i].next = &transfer->headers[i + 1];
 }
 
-enum err transfer_start(struct transfers *transfers, const struct transfer_request *request,
-                        const struct transfer_hooks *hooks, struct transfer **ret_transfer)
+enum err transfer_start(struct transfers *transfers, const struct transfer_request *request, const struct transfer_hooks *hooks,
+                        struct transfer **ret_transfer)
 {
     AUTO(transfer_free) struct transfer *transfer = calloc(1, sizeof *transfer);
     if (!transfer)

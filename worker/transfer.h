@@ -1,19 +1,20 @@
 /* HTTP requests to providers: curl_multi on the loop. Knows no provider and no job.
  *
- * One request is sent once: no redirects, no proxy, no retries of curl's own (a reused connection that breaks is a failure that the
- * broker hears of, never a silent second call). TLS 1.2 or later with verification; HTTP/1.1 only, so that closing a call closes
- * its socket. A connection is used again only after a complete answer.
+ * One request is sent once: no redirects, no proxy, no retries of curl's own (a reused connection that breaks is a failure that
+ * the broker hears of, never a silent second call). TLS 1.2 or later with verification; HTTP/1.1 only, so that closing a call
+ * closes its socket. A connection is used again only after a complete answer.
  *
- * Names are resolved in curl's own threads. A resolver that hangs holds nothing up: the connect clock ends the call, its thread is
- * left to finish by itself. So up to (calls per second to such a name × the resolver's own timeout) threads may be waiting. */
+ * Names are resolved in curl's own threads. A resolver that hangs holds nothing up: the connect clock ends the call, its thread
+ * is left to finish by itself. So up to (calls per second to such a name × the resolver's own timeout) threads may be waiting.
+ */
 #pragma once
 
 #include "common/loop.h"
 #include "worker/call.h"
 
-#define TRANSFER_HEAD_MAX  (64 * 1024)   /* the head of one reply */
-#define TRANSFER_HEADS_MAX (1024 * 1024) /* with all interim replies (1xx) before it */
-#define TRANSFER_HEADERS 16
+#define TRANSFER_HEAD_MAX  (64 * 1024)  /* the head of one reply */
+#define TRANSFER_HEADS_MAX (256 * 1024) /* with all interim replies (1xx) before it; curl has a limit of its own at 300 KiB */
+#define TRANSFER_HEADERS   16
 
 struct transfers; /* the connections of one process */
 struct transfer;  /* one request and its answer */
@@ -44,10 +45,11 @@ struct transfer_hooks {
     void (*connected)(void *arg);
     /* The first line of a reply came. */
     void (*answered)(void *arg);
-    /* A piece of the body, or, with no bytes, the end of the head: status and headers are known. false: no more is wanted; `ended`
-     * follows with FAULT_STOPPED. */
+    /* A piece of the body, or, with no bytes, the end of the head: status and headers are known. false: no more is wanted;
+     * `ended` follows with FAULT_STOPPED. */
     bool (*bytes)(void *arg, struct span bytes);
-    /* The last call; FAULT_NONE: the answer is complete by HTTP's rules. The transfer may be freed here. detail: a clause for people,
+    /* The last call; FAULT_NONE: the answer is complete by HTTP's rules. The transfer may be freed here. detail: a clause for
+     * people,
      * "" if none, lent for the call. */
     void (*ended)(void *arg, enum fault fault, const char *detail);
     void *arg;
@@ -60,8 +62,8 @@ MUST_USE enum err transfer_start(struct transfers *transfers, const struct trans
 /* Closes the connection at once if the answer is not complete. No hook is called any more. */
 void transfer_free(struct transfer **transfer);
 
-/* Once `bytes` was called: the status, and a header's value by name ("" if absent; the last if there are several). Lent until the
- * next call. */
+/* Once `bytes` was called: the status, and a header's value by name ("" if absent; the last if there are several). Lent until
+ * the next call. */
 unsigned transfer_status(const struct transfer *transfer);
 struct span transfer_header(const struct transfer *transfer, const char *name);
 

@@ -9,8 +9,7 @@
 
 #define T0 ((msec)1000000)
 
-static const struct call_clocks clocks = {
-    .connect_ms = 5000, .first_token_ms = 60000, .idle_ms = 30000, .total_ms = 300000};
+static const struct call_clocks clocks = {.connect_ms = 5000, .first_token_ms = 60000, .idle_ms = 30000, .total_ms = 300000};
 
 static struct call started(void)
 {

@@ -15,7 +15,10 @@ static enum err note(void *arg, struct span line)
     return ERR_OK;
 }
 
-static enum err refuse(void *arg, struct span line) { return ERR_CORRUPT; }
+static enum err refuse(void *arg, struct span line)
+{
+    return ERR_CORRUPT;
+}
 
 static void expect(const char *text, const char *lines)
 {

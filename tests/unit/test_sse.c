@@ -79,8 +79,12 @@ static void comments_and_empty_events_say_nothing(void **state)
 
 static void a_byte_order_mark_is_skipped_once(void **state)
 {
-    expect("\xef\xbb\xbf" "data: x\n\n", "=x;");
-    expect("\xef\xbb" "data: x\n\ndata: y\n\n", "=y;"); /* only half a mark: part of an unknown field's name */
+    expect("\xef\xbb\xbf"
+           "data: x\n\n",
+           "=x;");
+    expect("\xef\xbb"
+           "data: x\n\ndata: y\n\n",
+           "=y;"); /* only half a mark: part of an unknown field's name */
 }
 
 static void utf8_survives_any_cut(void **state)

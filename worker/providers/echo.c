@@ -33,7 +33,8 @@ static void destroy(void *state)
 static const cJSON *last_user_content(const cJSON *request)
 {
     const cJSON *message, *found = NULL;
-    cJSON_ArrayForEach(message, json_get(request, "messages")) {
+    cJSON_ArrayForEach(message, json_get(request, "messages"))
+    {
         const char *role = cJSON_IsObject(message) ? json_text(message, "role") : NULL;
         if (role && strcmp(role, "user") == 0)
             found = json_get(message, "content");
@@ -91,7 +92,7 @@ static bool end(void *state, const struct provider_sink *sink, struct json_out *
     struct echo *echo = state;
     result->max = echo->result_max;
     json_lit(result, "{\"content\":");
-    json_str(result, span_of(echo->text.data, echo->text.len));
+    json_str(result, provider_held(&echo->text));
     json_lit(result, ",\"finish_reason\":\"stop\",\"model\":");
     json_str(result, span_str(echo->model[0] ? echo->model : "echo"));
     json_lit(result, ",\"provider\":\"echo\"}");

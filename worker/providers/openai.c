@@ -1,8 +1,9 @@
-/* openai: POST /chat/completions, as OpenAI (platform.openai.com/docs/api-reference/chat, read 2026-11-20) and the many servers that
- * speak it do: DeepSeek, OpenRouter, vLLM, Azure, llama.cpp, Ollama's /v1. What they do differently is said where it is met.
+/* openai: POST /chat/completions, as OpenAI (platform.openai.com/docs/api-reference/chat, read 2026-11-20) and the many servers
+ * that speak it do: DeepSeek, OpenRouter, vLLM, Azure, llama.cpp, Ollama's /v1. What they do differently is said where it is
+ * met.
  *
- * A stream is whole when a finish_reason and then [DONE] have come; nothing else proves it. An answer in one piece is whole when its JSON
- * is. Any object with a non-null `error` is a failure, also under status 200 and amid a stream. */
+ * A stream is whole when a finish_reason and then [DONE] have come; nothing else proves it. An answer in one piece is whole
+ * when its JSON is. Any object with a non-null `error` is a failure, also under status 200 and amid a stream. */
 #include <stdlib.h>
 #include <stdio.h>
 
@@ -119,7 +120,8 @@ static bool build(void *state, const struct provider_call *call, struct provider
     put_messages(body, messages, prompt);
     const cJSON *param;
     if (cJSON_IsObject(params))
-        cJSON_ArrayForEach(param, params) {
+        cJSON_ArrayForEach(param, params)
+        {
             if (reserved(param->string))
                 continue;
             json_lit(body, ",");
@@ -145,16 +147,21 @@ static bool one_of(const char *text, const char *const *names)
     return false;
 }
 
-static const char *const quota_names[] = {
-    "insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded", "project_spend_limit_exceeded",
-    "organization_usage_limit_exceeded", "billing_hard_limit_reached", "billing_not_active", NULL};
-static const char *const throttle_names[] = {
-    "rate_limit_exceeded", "rate_limit_error", "slow_down", "too_many_requests", "RateLimitError", NULL};
-static const char *const auth_names[] = {
-    "invalid_api_key", "authentication_error", "permission_error", "invalid_authentication", "account_deactivated", NULL};
+static const char *const quota_names[] = {"insufficient_quota",
+                                          "credit_balance_exhausted",
+                                          "organization_spend_limit_exceeded",
+                                          "project_spend_limit_exceeded",
+                                          "organization_usage_limit_exceeded",
+                                          "billing_hard_limit_reached",
+                                          "billing_not_active",
+                                          NULL};
+static const char *const throttle_names[] = {"rate_limit_exceeded", "rate_limit_error", "slow_down",
+                                             "too_many_requests",   "RateLimitError",   NULL};
+static const char *const auth_names[] = {"invalid_api_key",        "authentication_error", "permission_error",
+                                         "invalid_authentication", "account_deactivated",  NULL};
 static const char *const client_names[] = {
-    "invalid_request_error", "context_length_exceeded", "model_not_found", "not_found_error", "content_filter",
-    "content_policy_violation", "BadRequestError", "NotFoundError", "invalid_prompt", NULL};
+    "invalid_request_error",    "context_length_exceeded", "model_not_found", "not_found_error", "content_filter",
+    "content_policy_violation", "BadRequestError",         "NotFoundError",   "invalid_prompt",  NULL};
 
 static enum kind kind_of_status(unsigned status, bool retry_after)
 {
@@ -272,7 +279,8 @@ static bool keep(struct openai *openai, struct json_out *out, struct span text)
         return true;
     if (out->failed)
         return provider_fail(openai->failure, KIND_WORKER, none, "no memory for the answer");
-    return provider_fail(openai->failure, KIND_ANSWER_TOO_LARGE, none, "the answer is larger than %zu bytes", openai->result_max);
+    return provider_fail(openai->failure, KIND_ANSWER_TOO_LARGE, none, "the answer is larger than %zu bytes",
+                         openai->result_max);
 }
 
 static uint64_t count(const cJSON *object, const char *name)
@@ -282,8 +290,8 @@ static uint64_t count(const cJSON *object, const char *name)
     return item && json_int(item, &value) && value > 0 ? (uint64_t)value : 0;
 }
 
-/* prompt_tokens contains the cached ones; completion_tokens contains the reasoning. Servers that send usage with every chunk send
- * running totals: the last one counts. */
+/* prompt_tokens contains the cached ones; completion_tokens contains the reasoning. Servers that send usage with every chunk
+ * send running totals: the last one counts. */
 static void take_usage(struct openai *openai, const cJSON *usage)
 {
     if (!cJSON_IsObject(usage) || (!json_get(usage, "prompt_tokens") && !json_get(usage, "completion_tokens")))
@@ -307,7 +315,7 @@ static bool take_text(struct openai *openai, const cJSON *content)
         text = span_str(content->valuestring);
     } else {
         provider_content(&joined, content);
-        text = span_of(joined.data, joined.len);
+        text = provider_held(&joined);
     }
     if (text.len == 0)
         return true;
@@ -355,8 +363,8 @@ static struct tool *add_tool(struct openai *openai, int index)
     return &openai->tools[openai->tools_count++];
 }
 
-/* The tool call a piece belongs to: by index; where a server gives none, an id that is new begins the next one. NULL: an index that
- * makes no sense, too many calls, or no memory. */
+/* The tool call a piece belongs to: by index; where a server gives none, an id that is new begins the next one. NULL: an index
+ * that makes no sense, too many calls, or no memory. */
 static struct tool *tool_of(struct openai *openai, const cJSON *piece)
 {
     int64_t index = -1;
@@ -365,7 +373,7 @@ static struct tool *tool_of(struct openai *openai, const cJSON *piece)
     if (given && !cJSON_IsNull(given) && (!json_int(given, &index) || index < 0 || index >= TOOLS_MAX))
         return NULL;
     struct tool *last = openai->tools_count ? &openai->tools[openai->tools_count - 1] : NULL;
-    if (index < 0 && last && (!id || !id[0] || span_is(span_of(last->id.data, last->id.len), id)))
+    if (index < 0 && last && (!id || !id[0] || span_is(provider_held(&last->id), id)))
         return last;
     for (unsigned i = 0; index >= 0 && i < openai->tools_count; i++)
         if (openai->tools[i].index == index)
@@ -383,8 +391,9 @@ static bool take_arguments(struct openai *openai, struct tool *tool, const cJSON
     } else if (cJSON_IsObject(arguments)) {
         AUTO(json_out_done) struct json_out text = {.max = openai->result_max};
         json_tree(&text, arguments);
-        if (text.failed || !keep(openai, &tool->arguments, span_of(text.data, text.len)))
-            return text.failed ? provider_fail(openai->failure, KIND_ANSWER_TOO_LARGE, none, "a tool call is too large") : false;
+        if (text.failed || !keep(openai, &tool->arguments, provider_held(&text)))
+            return text.failed ? provider_fail(openai->failure, KIND_ANSWER_TOO_LARGE, none, "a tool call is too large")
+                               : false;
     }
     *ret_piece = tool->arguments.len == before ? none : span_of(tool->arguments.data + before, tool->arguments.len - before);
     return true;
@@ -419,7 +428,8 @@ static bool take_tools(struct openai *openai, const cJSON *delta)
 {
     const cJSON *pieces = json_get(delta, "tool_calls"), *piece;
     if (cJSON_IsArray(pieces))
-        cJSON_ArrayForEach(piece, pieces) {
+        cJSON_ArrayForEach(piece, pieces)
+        {
             if (!take_tool(openai, piece, cJSON_IsObject(piece) ? json_get(piece, "function") : NULL))
                 return false;
         }
@@ -435,8 +445,8 @@ static bool take_message(struct openai *openai, const cJSON *message)
 {
     if (!cJSON_IsObject(message))
         return true;
-    return take_reasoning(openai, message) && take_text(openai, json_get(message, "content")) && take_refusal(openai, message) &&
-           take_tools(openai, message);
+    return take_reasoning(openai, message) && take_text(openai, json_get(message, "content")) &&
+           take_refusal(openai, message) && take_tools(openai, message);
 }
 
 static bool take_choice(struct openai *openai, const cJSON *choice)
@@ -467,7 +477,8 @@ static bool take_object(struct openai *openai, const cJSON *object)
     if (choices && !cJSON_IsArray(choices) && !cJSON_IsNull(choices))
         return bad_frame(openai, none, "choices is not an array");
     if (cJSON_IsArray(choices))
-        cJSON_ArrayForEach(choice, choices) {
+        cJSON_ArrayForEach(choice, choices)
+        {
             if (!cJSON_IsObject(choice))
                 return bad_frame(openai, none, "a choice is not an object");
             if (!take_choice(openai, choice))
@@ -503,12 +514,13 @@ static enum err take_event(void *arg, struct span name, struct span data)
     return fine ? ERR_OK : ERR_MALFORMED;
 }
 
-static void head(void *state, struct span type)
+static bool head(void *state, struct span type)
 {
     struct openai *openai = state;
     static const char json[] = "application/json";
     if (openai->stream && type.len >= strlen(json) && memcmp(type.data, json, strlen(json)) == 0)
         openai->stream = false; /* a server that cannot stream answers in one piece */
+    return openai->stream;
 }
 
 /* What the parser's error was, unless the callback has said more. */
@@ -539,7 +551,10 @@ static bool proven(const void *state)
     return openai->stream && openai->done && openai->finished;
 }
 
-static bool space(uint8_t c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+static bool space(uint8_t c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
 
 /* Whether a body that is no JSON looks like the front part of some. */
 static bool cut_short(struct span body, size_t fault_at)
@@ -556,7 +571,7 @@ static bool end_whole(struct openai *openai)
 {
     AUTO(json_free) cJSON *tree = NULL;
     struct json_fault fault = {0};
-    struct span body = span_of(openai->whole.data, openai->whole.len);
+    struct span body = provider_held(&openai->whole);
     enum err e = json_parse(body, &tree, &fault);
     if (e == ERR_NOMEM)
         return provider_fail(openai->failure, KIND_WORKER, none, "no memory for the answer");
@@ -576,9 +591,9 @@ static bool end_whole(struct openai *openai)
 static void put_function(struct json_out *result, const struct tool *tool)
 {
     json_lit(result, "{\"name\":");
-    json_str(result, span_of(tool->name.data, tool->name.len));
+    json_str(result, provider_held(&tool->name));
     json_lit(result, ",\"arguments\":");
-    json_str(result, span_of(tool->arguments.data, tool->arguments.len));
+    json_str(result, provider_held(&tool->arguments));
     json_lit(result, "}");
 }
 
@@ -588,11 +603,11 @@ static void put_tools(struct json_out *result, const struct openai *openai)
 {
     for (unsigned i = 0; i < openai->tools_count; i++) {
         const struct tool *tool = &openai->tools[i];
-        struct span arguments = span_of(tool->arguments.data, tool->arguments.len);
+        struct span arguments = provider_held(&tool->arguments);
         json_lit(result, i ? "," : "");
         if (tool->id.len) {
             json_lit(result, "{\"id\":");
-            json_str(result, span_of(tool->id.data, tool->id.len));
+            json_str(result, provider_held(&tool->id));
         } else {
             json_printf(result, "{\"id\":\"call_%u\"", i);
         }
@@ -609,13 +624,13 @@ static void put_text(struct json_out *result, const char *name, const struct jso
     if (!text->len)
         return;
     json_printf(result, ",\"%s\":", name);
-    json_str(result, span_of(text->data, text->len));
+    json_str(result, provider_held(text));
 }
 
 static void put_result(struct json_out *result, const struct openai *openai)
 {
     json_lit(result, "{\"content\":");
-    json_str(result, span_of(openai->content.data, openai->content.len));
+    json_str(result, provider_held(&openai->content));
     put_text(result, "reasoning", &openai->reasoning);
     put_text(result, "refusal", &openai->refusal);
     if (openai->function && openai->tools_count) {
