@@ -1,0 +1,11 @@
+/* The private Redis of `quernctl run`: reached by a unix socket only, AOF on (every second), no eviction, two users. */
+#pragma once
+
+#include "common/base.h"
+
+/* Writes redis.conf, redis.acl and both passwords, new ones, into `state`. All are 0600; passwords reach Redis as hashes in the
+ * ACL file, never by a command line. ERR_SYSTEM (said on standard error), ERR_NOMEM. */
+MUST_USE enum err run_redis_prepare(const char *state);
+
+/* Whether something accepts connections on the socket. */
+bool run_redis_answers(const char *state);
