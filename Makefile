@@ -151,6 +151,21 @@ format: ## every C file in the house's layout
 format-check: ## says which files are not
 	clang-format --dry-run -Werror $(wildcard */*.[ch] */*/*.[ch])
 
+packages: packages-run ## install the Debian packages that building and running need (as root)
+packages-run:
+	@sh systemd/packages.sh run
+packages-check packages-bench packages-lint: packages-%:
+	@sh systemd/packages.sh run $(sort check $*)
+
+up: export BUILD := $(BUILD)
+up: packages-run ## PORT= STATE=var WORKERS= API_CHILDREN= SETTINGS=: install what is missing, build, start or heal, run a first job
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@sh systemd/up.sh
+
+down: export BUILD := $(BUILD)
+down: ## STATE=var: stop that instance, return when it is gone
+	@sh systemd/down.sh
+
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 22
 
@@ -158,6 +173,6 @@ clean: ## remove what was built
 	rm -rf build build-asan build-fuzz compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all units test e2e check check-asan fuzz purity bench lint format format-check help clean
+.PHONY: all packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan fuzz purity bench lint format format-check help clean
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -25,7 +25,7 @@ struct options {
     const char *state, *workers, *api_children, *port;
     const char **settings;
     size_t settings_count;
-    bool daemon, stop, help;
+    bool daemon, alive, stop, help;
 };
 
 static void release_text(char **text) { free(TAKE(*text)); }
@@ -43,6 +43,7 @@ static void put_help(FILE *out)
           "  --api-children N    api.children\n"
           "  --port N            api.port; 0: any free port, said by DIR/run/api.port\n"
           "  --daemon            detach when users are served\n"
+          "  --alive             only say whether DIR is run: exit status 0 when it is, 1 when not\n"
           "  --stop              stop what runs in DIR, and return when it is gone\n"
           "  --help              print this\n"
           "\n"
@@ -55,7 +56,8 @@ static bool read_options(int argc, char **argv, struct options *o)
     static const struct option longs[] = {{"state", required_argument, NULL, 'd'},   {"settings", required_argument, NULL, 's'},
                                           {"workers", required_argument, NULL, 'w'}, {"api-children", required_argument, NULL, 'a'},
                                           {"port", required_argument, NULL, 'p'},    {"daemon", no_argument, NULL, 'D'},
-                                          {"stop", no_argument, NULL, 'S'},          {"help", no_argument, NULL, 'h'},
+                                          {"stop", no_argument, NULL, 'S'},          {"alive", no_argument, NULL, 'A'},
+                                          {"help", no_argument, NULL, 'h'},
                                           {0}};
     optind = 0; /* from the start: quernctl has looked at its own options */
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
@@ -77,6 +79,9 @@ static bool read_options(int argc, char **argv, struct options *o)
             break;
         case 'D':
             o->daemon = true;
+            break;
+        case 'A':
+            o->alive = true;
             break;
         case 'S':
             o->stop = true;
@@ -289,6 +294,17 @@ static int stop(const struct options *o)
     return in_time ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+static int say_alive(const struct options *o)
+{
+    AUTO(release_text) char *state = realpath(o->state, NULL);
+    pid_t holder = state ? run_state_holder(state) : 0;
+    if (holder)
+        printf("%s: process %d runs it\n", state, (int)holder);
+    else
+        printf("%s: nothing runs there\n", o->state);
+    return holder ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int run_main(int argc, char **argv)
 {
     AUTO(options_done) struct options o = {.settings = calloc((size_t)argc + 1, sizeof(char *))};
@@ -302,5 +318,7 @@ int run_main(int argc, char **argv)
         put_help(stdout);
         return EXIT_SUCCESS;
     }
+    if (o.alive)
+        return say_alive(&o);
     return o.stop ? stop(&o) : start(&o);
 }

@@ -1,7 +1,7 @@
 /* `quernctl run`: every role and a private Redis on one machine, supervised, for development, containers and `make up`.
  *
  *     quernctl run --state DIR [--settings FILE]... [--workers N] [--api-children N] [--port N] [--daemon]
- *     quernctl run --state DIR --stop
+ *     quernctl run --state DIR --stop | --alive
  *
  * DIR (0700, made when missing) holds all there is: redis.sock, redis.conf, redis.acl, redis-{broker,api}.password, the roles'
  * sockets, redis/ (the data), logs/ROLE.log and run/ROLE.pid with ROLE of redis, broker, worker, api and, for the supervisor, run;
