@@ -393,6 +393,7 @@ enum err read_array(struct frame_memory **memory, struct span bytes, msgpack_obj
         *ret_why = "it is not msgpack";
         return ERR_MALFORMED;
     }
+    assert(object.type == MSGPACK_OBJECT_ARRAY); /* scan_header saw to it */
     *ret_array = object.via.array;
     return ERR_OK;
 }

@@ -81,6 +81,8 @@ const char *scan_header(struct span bytes)
         struct first first = first_of(*p++);
         if (first.what == REFUSED)
             return "it holds a map, an ext or a byte that is nothing";
+        if (!depth && first.what != ARRAY)
+            return "it is not an array";
         if ((size_t)(end - p) < first.width)
             return "it ends too early";
         if (first.what != SCALAR && first.width)
@@ -90,14 +92,13 @@ const char *scan_header(struct span bytes)
             return "a length is larger than the bytes left";
         if (first.what == BYTES)
             p += first.count;
-        else if (first.what == ARRAY) {
+        if (first.what == ARRAY) {
             if (depth == PROTO_DEPTH)
                 return "it is nested too deep";
             if (first.count > PROTO_NODES - nodes)
                 return "it has too many elements";
             open[depth++] = first.count;
-        } else if (!depth)
-            return "it is not an array";
+        }
         while (depth && open[depth - 1] == 0)
             depth--;
     } while (depth);
