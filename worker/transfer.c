@@ -170,6 +170,15 @@ static size_t stop(struct transfer *transfer, enum fault fault)
     return 0; /* fewer bytes taken than given: curl ends the transfer with a write error and closes the connection */
 }
 
+static bool tell_head(struct transfer *transfer)
+{
+    if (transfer->head_told)
+        return true;
+    transfer->head_told = true;
+    return transfer->hooks.bytes(transfer->hooks.arg, (struct span){0});
+}
+
+/* One line. The empty one ends a head, unless that head was an interim reply's. */
 static size_t take_head(char *line, size_t size, size_t count, void *arg)
 {
     struct transfer *transfer = arg;
@@ -184,15 +193,10 @@ static size_t take_head(char *line, size_t size, size_t count, void *arg)
         transfer->answered = true;
         transfer->hooks.answered(transfer->hooks.arg);
     }
+    bool last = len <= 2 && (line[0] == '\r' || line[0] == '\n');
+    if (last && transfer_status(transfer) >= 200 && !tell_head(transfer))
+        return stop(transfer, FAULT_STOPPED);
     return len;
-}
-
-static bool tell_head(struct transfer *transfer)
-{
-    if (transfer->head_told)
-        return true;
-    transfer->head_told = true;
-    return transfer->hooks.bytes(transfer->hooks.arg, (struct span){0});
 }
 
 static size_t take_body(char *data, size_t size, size_t count, void *arg)
@@ -264,9 +268,8 @@ static void finish(struct transfer *transfer, CURLcode code)
     enum fault fault = fault_of(transfer, code);
     if (!fault && !tell_head(transfer)) /* an answer without a body */
         fault = FAULT_STOPPED;
-    const char *detail = !fault || fault == FAULT_STOPPED || transfer->again ? ""
-                         : transfer->error[0]                                ? transfer->error
-                                                                             : curl_easy_strerror(code);
+    bool ours = !fault || transfer->stopped || transfer->again || fault == FAULT_HEAD; /* curl's words would mislead */
+    const char *detail = ours ? "" : transfer->error[0] ? transfer->error : curl_easy_strerror(code);
     transfer->hooks.ended(transfer->hooks.arg, fault, detail);
 }
 

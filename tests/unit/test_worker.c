@@ -29,6 +29,7 @@ struct seen {
     struct fence fence;
     enum kind kind;
     unsigned status;
+    uint64_t retry_after_ms;
     char message[512];
     char result[512];
     char log[4096];
@@ -114,6 +115,7 @@ static void note_outcome(const struct msg_outcome *outcome, struct span body)
                           .fence = outcome->fence,
                           .kind = outcome->kind,
                           .status = outcome->http_status,
+                          .retry_after_ms = outcome->retry_after_ms,
                           .log_bytes = outcome->log_bytes,
                           .at = clock_mono(),
                           .events_before = world.events_bytes};
@@ -623,11 +625,19 @@ static void the_first_token_clock(void **state)
 
 static void a_refusal_is_named_also_when_its_body_never_ends(void **state)
 {
-    play("HTTP/1.1 429 x\r\nRetry-After: 7\r\nContent-Length: 1000\r\n\r\n{\"error\":", HOLD);
-    give(1, 1, "up", "{\"prompt\":\"a\"}", true, false);
-    until(one_outcome);
-    assert_int_equal(world.seen[0].kind, KIND_THROTTLED);
-    assert_int_equal(world.seen[0].status, 429);
+    static const char *const answers[] = {
+        "HTTP/1.1 429 x\r\nRetry-After: 7\r\nContent-Length: 1000\r\n\r\n{\"error\":",
+        "HTTP/1.1 429 x\r\nRetry-After: 7\r\nContent-Length: 1000\r\n\r\n",
+    };
+    for (uint8_t i = 0; i < ARRAY_COUNT(answers); i++) {
+        world.seen_count = 0;
+        play(answers[i], HOLD);
+        give(i, 1, "up", "{\"prompt\":\"a\"}", true, false);
+        until(one_outcome);
+        assert_int_equal(world.seen[0].kind, KIND_THROTTLED);
+        assert_int_equal(world.seen[0].status, 429);
+        assert_int_equal(world.seen[0].retry_after_ms, 7000);
+    }
 }
 
 static void settings_are_read_again_on_request(void **state)
