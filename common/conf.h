@@ -84,5 +84,6 @@ MUST_USE char *conf_state_path(const struct conf *conf, const char *name);
 void conf_dump(const struct conf *conf, FILE *out);
 
 /* What every role's main does with its arguments: --settings FILE (repeatable), --check-config, --dump-config, --version, --help.
+ * role: "api", or the program's name, "quern-api".
  * Returns true when the role should run, with *ret_conf set; false when it should exit with *ret_status. Prints for people. */
 bool conf_main(int argc, char **argv, const char *role, struct conf **ret_conf, int *ret_status);

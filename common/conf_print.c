@@ -135,10 +135,13 @@ struct options {
 
 static void options_done(struct options *o) { free(o->files); }
 
+/* "api" and "quern-api" mean the same program; quernctl has no dash. */
+static const char *prefix_of(const char *role) { return strncmp(role, "quern", 5) == 0 ? "" : "quern-"; }
+
 static void put_help(FILE *out, const char *role)
 {
     fprintf(out,
-            "Usage: quern-%s [--settings FILE]...\n"
+            "Usage: %s%s [--settings FILE]...\n"
             "\n"
             "  --settings FILE   read settings; given again, later files win over earlier ones\n"
             "  --check-config    say whether the settings are valid, and end\n"
@@ -150,7 +153,7 @@ static void put_help(FILE *out, const char *role)
             "Without --settings every setting has its default; --dump-config lists them.\n"
             "\n"
             "Exit codes: 0 ended as asked; 1 could not go on; 2 the options or the settings were refused.\n",
-            role);
+            prefix_of(role), role);
 }
 
 static bool read_options(int argc, char **argv, struct options *o)
@@ -204,7 +207,7 @@ static bool answer_early(int argc, char **argv, const char *role, struct options
     if (o->help)
         put_help(stdout, role);
     else if (o->version)
-        printf("quern-%s %s\n", role, QUERN_VERSION);
+        printf("%s%s %s\n", prefix_of(role), role, QUERN_VERSION);
     return !o->help && !o->version;
 }
 

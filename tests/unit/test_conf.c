@@ -627,6 +627,8 @@ static void test_redis_options(void **state)
 
 /* --- options ---------------------------------------------------------------------------------------------------- */
 
+static const char *program = "api";
+
 /* Runs conf_main with its output in files; gives back what it printed on `stream` (1 or 2). */
 static char *printed(int argc, char **argv, int stream, bool expect_run, int expect_status)
 {
@@ -637,7 +639,7 @@ static char *printed(int argc, char **argv, int stream, bool expect_run, int exp
     assert_non_null(freopen(path, "w", stream == 1 ? stdout : stderr));
     struct conf *conf = NULL;
     int status = -1;
-    bool run = conf_main(argc, argv, "api", &conf, &status);
+    bool run = conf_main(argc, argv, program, &conf, &status);
     fflush(stream == 1 ? stdout : stderr);
     dup2(saved, stream);
     close(saved);
@@ -678,6 +680,9 @@ static void test_options(void **state)
     expect_printed((char *[]){"--settings", good, "--settings", bad, NULL}, 2, false, 2, "bad.yaml:1: api.port: not a whole number\n");
     expect_printed((char *[]){"--check-config", "--settings", bad, NULL}, 2, false, 2, "bad.yaml:1: api.port");
     expect_printed((char *[]){"--version", NULL}, 1, false, 0, "quern-api " QUERN_VERSION "\n");
+    program = "quernctl";
+    expect_printed((char *[]){"--version", NULL}, 1, false, 0, "quernctl " QUERN_VERSION "\n");
+    program = "api";
     expect_printed((char *[]){"--help", NULL}, 1, false, 0, "Exit codes: 0 ");
     expect_printed((char *[]){"--settings", NULL}, 2, false, 2, "Try --help");
     expect_printed((char *[]){"--nonsense", NULL}, 2, false, 2, "Try --help");
