@@ -80,22 +80,27 @@ static bool is_final(int status)
     return status < 500 ? status != 429 && status != 408 : status == 505;
 }
 
+void exchange_error_body(const struct exchange *x, const struct fault *f, struct json_out *out)
+{
+    json_lit(out, "{\"error\":{\"code\":");
+    json_str(out, span_str(err_name(f->error)));
+    json_lit(out, ",\"message\":");
+    json_str(out, span_str(f->message ? f->message : err_sentence(f->error)));
+    json_lit(out, ",\"param\":");
+    if (f->param)
+        json_str(out, span_str(f->param));
+    else
+        json_lit(out, "null");
+    json_lit(out, ",\"request_id\":");
+    json_str(out, span_str(x->request_id));
+    json_lit(out, "}}");
+}
+
 void exchange_fail(struct exchange *x, const struct fault *f)
 {
     struct json_out body = {0};
     int status = err_http_status(f->error);
-    json_lit(&body, "{\"error\":{\"code\":");
-    json_str(&body, span_str(err_name(f->error)));
-    json_lit(&body, ",\"message\":");
-    json_str(&body, span_str(f->message ? f->message : err_sentence(f->error)));
-    json_lit(&body, ",\"param\":");
-    if (f->param)
-        json_str(&body, span_str(f->param));
-    else
-        json_lit(&body, "null");
-    json_lit(&body, ",\"request_id\":");
-    json_str(&body, span_str(x->request_id));
-    json_lit(&body, "}}");
+    exchange_error_body(x, f, &body);
     exchange_reply(x, &(struct reply){
                           .status = status,
                           .body = body.failed ? (struct span){0} : span_of(body.data, body.len),

@@ -67,4 +67,5 @@ struct fault {
     msec retry_after_ms;
 };
 void exchange_fail(struct exchange *x, const struct fault *fault);
+void exchange_error_body(const struct exchange *x, const struct fault *fault, struct json_out *out);
 void exchange_fail_with(struct exchange *x, enum err error);

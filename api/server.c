@@ -106,6 +106,23 @@ enum err server_listen(const char *host, unsigned port, int *ret_fd, unsigned *r
     return e;
 }
 
+enum err server_write_port(const char *path, unsigned port)
+{
+    char draft[4096];
+    if (!path[0])
+        return ERR_OK;
+    if (snprintf(draft, sizeof draft, "%s.new", path) >= (int)sizeof draft) {
+        errno = ENAMETOOLONG;
+        return ERR_SYSTEM;
+    }
+    FILE *file = fopen(draft, "we");
+    if (!file)
+        return ERR_SYSTEM;
+    bool written = fprintf(file, "%u\n", port) > 0;
+    written = fclose(file) == 0 && written;
+    return written && rename(draft, path) == 0 ? ERR_OK : ERR_SYSTEM;
+}
+
 /* --- clocks --- */
 
 void server_clock_start(struct server *s, enum server_clock kind, struct conn_clock *clock)

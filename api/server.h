@@ -81,3 +81,5 @@ const char *server_date(struct server *server);
 
 /* Opens host:port, writes ret_port. Called in the parent, before the fork. ERR_SYSTEM with errno. */
 MUST_USE enum err server_listen(const char *host, unsigned port, int *ret_fd, unsigned *ret_port);
+/* Writes the port in use into a file, by rename; "" for none. ERR_SYSTEM with errno. */
+MUST_USE enum err server_write_port(const char *path, unsigned port);

@@ -1,0 +1,194 @@
+#include "api/child.h"
+
+#include <czmq.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "api/errand.h"
+#include "api/routes.h"
+#include "common/log.h"
+#include "common/prefork.h"
+#include "common/role.h"
+
+#define REDIS_REPLY_MS 3000
+#define LAST_ANSWERS_MS 1000 /* so long before the end of the drain, whoever still waits is answered */
+
+struct child {
+    struct api api;
+    struct timer *answer_all, *give_up;
+    int status;
+};
+
+enum err api_random(struct api *api, uint64_t *ret_random)
+{
+    if (api->random_left < sizeof *ret_random) {
+        if (getrandom(api->random, sizeof api->random, 0) != sizeof api->random)
+            return ERR_SYSTEM;
+        api->random_left = sizeof api->random;
+    }
+    api->random_left -= sizeof *ret_random;
+    memcpy(ret_random, api->random + api->random_left, sizeof *ret_random);
+    return ERR_OK;
+}
+
+/* --- turn and hooks --- */
+
+static void turn(void *arg)
+{
+    struct child *child = arg;
+    struct api *api = &child->api;
+    ask_turn(api->ask);
+    server_serve(api->server);
+    ask_flush(api->ask);
+    redis_flush(api->redis);
+    server_flush(api->server);
+}
+
+static void on_request(void *arg, struct exchange *x, const struct request *request)
+{
+    struct child *child = arg;
+    routes_serve(&child->api, x, request);
+}
+
+static void on_event(void *arg, const struct rec_event *event, struct span body)
+{
+    struct child *child = arg;
+    errand_event(&child->api, event, body);
+}
+
+static void on_session(void *arg)
+{
+    struct child *child = arg;
+    errand_session(&child->api);
+}
+
+static void on_redis(void *arg) {}
+static void on_redis_down(void *arg, const char *reason) {}
+
+/* --- drain --- */
+
+static void on_drained(void *arg)
+{
+    struct child *child = arg;
+    loop_stop(child->api.loop);
+}
+
+static void on_answer_all(void *arg)
+{
+    struct child *child = arg;
+    errand_end_waits(&child->api);
+}
+
+static void on_give_up(void *arg)
+{
+    struct child *child = arg;
+    loop_stop(child->api.loop);
+}
+
+static void on_stop(void *arg, int signo)
+{
+    struct child *child = arg;
+    msec now = loop_now(child->api.loop), stop_ms = (msec)child->api.conf->api.stop_ms;
+    log_event(LOG_DRAIN, "connections=%u", child->api.server->conns_count);
+    timer_set(child->give_up, now + stop_ms);
+    timer_set(child->answer_all, now + MAX(stop_ms - LAST_ANSWERS_MS, stop_ms / 2));
+    server_drain(child->api.server);
+}
+
+/* --- beginning --- */
+
+static enum err open_link(struct child *child)
+{
+    const struct conf *conf = child->api.conf;
+    char name[256], host[128] = "";
+    gethostname(host, sizeof host - 1);
+    snprintf(name, sizeof name, "%s:%d", host, (int)getpid());
+    char *endpoint = role_endpoint(conf, conf->api.broker, "api");
+    struct link_options options = {.endpoint = endpoint, .role = ROLE_API, .name = name};
+    enum err e = endpoint ? ERR_OK : ERR_NOMEM;
+    if (!e && conf->api.key_file[0])
+        e = wire_key_read(conf->api.key_file, &options.public_key, &options.secret_key);
+    snprintf(options.server_key.text, sizeof options.server_key.text, "%s", conf->broker.public_key);
+    struct ask_hooks hooks = {.event = on_event, .up = on_session, .arg = child};
+    if (!e)
+        e = ask_new(child->api.loop, conf, &options, hooks, &child->api.ask);
+    if (e)
+        log_event(LOG_FATAL, "what=%s endpoint=%s error=%s", "link", log_str(span_str(endpoint)), err_name(e));
+    explicit_bzero(&options.secret_key, sizeof options.secret_key);
+    free(endpoint);
+    return e;
+}
+
+static enum err open_redis(struct child *child)
+{
+    struct redis_options options;
+    struct role_redis store;
+    struct conf_fault fault = {0};
+    enum err e = role_redis(child->api.conf, false, &options, &store, &fault);
+    if (e) {
+        log_event(LOG_FATAL, "what=redis why=%s", log_str(span_str(fault.text)));
+        return e;
+    }
+    options.reply_timeout_ms = REDIS_REPLY_MS;
+    child->api.redis = redis_new(child->api.loop, &options, (struct redis_hooks){on_redis, on_redis_down, child});
+    role_redis_done(&store);
+    return child->api.redis ? ERR_OK : ERR_NOMEM;
+}
+
+static enum err open_child(struct child *child, int listener)
+{
+    struct api *api = &child->api;
+    api->loop = loop_new(turn, child);
+    if (!api->loop) {
+        close(listener);
+        return ERR_NOMEM;
+    }
+    api->started_at = loop_now(api->loop);
+    enum err e = server_new(api->loop, listener, api->conf, (struct server_hooks){on_request, on_drained, child}, &api->server);
+    if (e)
+        return e;
+    child->answer_all = timer_new(api->loop, on_answer_all, child);
+    child->give_up = timer_new(api->loop, on_give_up, child);
+    if (!child->answer_all || !child->give_up)
+        return ERR_NOMEM;
+    e = loop_signal(api->loop, SIGTERM, on_stop, child);
+    if (!e)
+        e = loop_signal(api->loop, SIGINT, on_stop, child);
+    if (!e)
+        e = open_redis(child);
+    return e ? e : open_link(child);
+}
+
+static void close_child(struct child *child)
+{
+    struct api *api = &child->api;
+    server_free(&api->server); /* exchanges tell their errands, which let go of questions */
+    ask_free(&api->ask);
+    redis_free(&api->redis);
+    record_done(&api->record);
+    timer_free(&child->answer_all);
+    timer_free(&child->give_up);
+    loop_free(&api->loop);
+}
+
+int child_run(const struct conf *conf, int listener, unsigned index)
+{
+    struct child child = {.api = {.conf = conf}};
+    list_init(&child.api.waiting);
+    zsys_handler_set(NULL);
+    enum err e = open_child(&child, listener);
+    if (e) {
+        log_event(LOG_FATAL, "child=%u error=%s", index, err_name(e));
+    } else {
+        prefork_ready();
+        log_event(LOG_READY, "child=%u", index);
+        loop_run(child.api.loop);
+        log_event(LOG_STOP, "child=%u", index);
+    }
+    close_child(&child);
+    return e ? 1 : 0;
+}

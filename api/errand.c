@@ -1,0 +1,485 @@
+#include "api/errand.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+#include "api/job.h"
+#include "common/clock.h"
+#include "common/log.h"
+
+#define FUTURE_MS 60000 /* an id made later than this from now was not made by us */
+
+/* One job that somebody in this child waits for. It lives while its list is not empty. */
+struct watch {
+    UT_hash_handle hh;
+    struct id id;
+    struct list errands;
+};
+
+struct errand {
+    struct api *api;
+    struct exchange *x; /* NULL: answered or gone; freed when no reply of Redis is awaited either */
+    enum errand_goal goal;
+    struct id id;
+    struct asked *asked;     /* outstanding, or NULL */
+    bool reading;            /* a reply of Redis is awaited */
+    bool not_live;           /* the broker has said so: Redis's next word is the last */
+    bool existing;           /* an idempotency key led to a job already there: 200 */
+    bool cancel_on_leave;
+    bool finishing;          /* waits no longer: the next that is learnt is the answer */
+    uint8_t state, ack;      /* of the ACK */
+    struct watch *watch;     /* … and in_watch; NULL: not watching */
+    struct list in_watch;
+    struct list in_waiting;  /* in api->waiting from the ACK or the view to the end */
+    msec wait_until;         /* loop time; 0: no waiting */
+    struct timer *timer;
+    size_t tenant_len;
+    char tenant[PROTO_TENANT_BYTES];
+};
+
+static void look(struct errand *e);
+
+static struct span tenant_of(const struct errand *e) { return span_of(e->tenant, e->tenant_len); }
+
+/* --- watching --- */
+
+/* ERR_NOMEM. */
+static enum err start_watching(struct errand *e)
+{
+    struct watch *w = NULL;
+    if (e->watch)
+        return ERR_OK;
+    HASH_FIND(hh, e->api->watches, &e->id, sizeof e->id, w);
+    if (!w) {
+        w = calloc(1, sizeof *w);
+        if (!w)
+            return ERR_NOMEM;
+        w->id = e->id;
+        list_init(&w->errands);
+        HASH_ADD(hh, e->api->watches, id, sizeof w->id, w);
+        if (!w->hh.tbl) {
+            free(w);
+            return ERR_NOMEM;
+        }
+    }
+    list_push_back(&w->errands, &e->in_watch);
+    e->watch = w;
+    return ERR_OK;
+}
+
+/* The last one out tells the broker, unless the job has ended. */
+static void stop_watching(struct errand *e, bool ended)
+{
+    struct watch *w = e->watch;
+    if (!w)
+        return;
+    e->watch = NULL;
+    list_remove(&e->in_watch);
+    if (!list_empty(&w->errands))
+        return;
+    if (!ended)
+        ask_unwatch(e->api->ask, &w->id, false);
+    HASH_DEL(e->api->watches, w);
+    free(w);
+}
+
+/* --- ends --- */
+
+static void release(struct errand *e)
+{
+    ask_leave(&e->asked);
+    stop_watching(e, false);
+    list_remove(&e->in_waiting);
+    timer_free(&e->timer);
+    e->x = NULL;
+    if (!e->reading)
+        free(e);
+}
+
+/* Takes the exchange out of the errand, which is gone then. */
+static struct exchange *finish(struct errand *e)
+{
+    struct exchange *x = e->x;
+    x->left = NULL;
+    release(e);
+    return x;
+}
+
+static void fail_with(struct errand *e, const struct fault *fault)
+{
+    exchange_fail(finish(e), fault);
+}
+
+static void fail(struct errand *e, enum err error)
+{
+    fail_with(e, &(struct fault){.error = error});
+}
+
+static void accepted(struct errand *e, unsigned state)
+{
+    struct json_out out = {0};
+    job_accepted(&out, &e->id, state, e->ack);
+    exchange_reply_json(finish(e), 202, &out);
+}
+
+/* Nothing could be learnt. That a submit was accepted stays true all the same. */
+static void unknown(struct errand *e, enum err error)
+{
+    if (e->goal == ERRAND_SUBMIT && e->state && !e->existing)
+        accepted(e, e->state);
+    else
+        fail(e, error);
+}
+
+/* Nothing is found anywhere: forgotten if it was ours. */
+static void absent(struct errand *e)
+{
+    fail(e, id_made_at(&e->id) > clock_wall() + FUTURE_MS ? ERR_NOT_FOUND : ERR_FORGOTTEN);
+}
+
+static void already_ended(struct errand *e, unsigned state)
+{
+    char message[96];
+    snprintf(message, sizeof message, "the job has already ended: it is %s", state_name(state));
+    fail_with(e, &(struct fault){.error = ERR_ENDED, .message = state ? message : NULL});
+}
+
+static void show_ended(struct errand *e, struct span bytes)
+{
+    struct record *record = &e->api->record;
+    struct json_out out = {0};
+    enum err error = record_unpack(record, RECORD_ENDED, bytes);
+    if (!error && !span_equal(record->ended.spec.tenant, tenant_of(e)))
+        error = ERR_NOT_FOUND;
+    else if (!error && e->goal == ERRAND_CANCEL) {
+        already_ended(e, record->ended.state);
+        return;
+    } else if (!error) {
+        error = job_from_ended(&out, &e->id, &record->ended, record->body);
+    }
+    if (error) {
+        json_out_done(&out);
+        fail(e, error);
+        return;
+    }
+    exchange_reply_json(finish(e), 200, &out);
+}
+
+static void show_live(struct errand *e, const struct rec_view *view, struct span display)
+{
+    if (e->goal == ERRAND_SUBMIT && !e->existing) {
+        accepted(e, view->state);
+        return;
+    }
+    struct json_out out = {0};
+    job_from_view(&out, &e->id, view, display);
+    exchange_reply_json(finish(e), 200, &out);
+}
+
+/* --- the broker --- */
+
+static void on_answer(void *owner, enum err error, const struct frame *frame);
+
+static void ask(struct errand *e)
+{
+    static const enum message messages[] = {
+        [ERRAND_SUBMIT] = MESSAGE_ASK, [ERRAND_SHOW] = MESSAGE_ASK, [ERRAND_CANCEL] = MESSAGE_CANCEL, [ERRAND_FORGET] = MESSAGE_FORGET,
+    };
+    bool watch = e->wait_until && !e->finishing;
+    enum err error = watch ? start_watching(e) : ERR_OK;
+    e->not_live = false;
+    if (!error)
+        error = ask_job(e->api->ask, messages[e->goal], &e->id, tenant_of(e), watch, on_answer, e, &e->asked);
+    if (error)
+        unknown(e, error);
+}
+
+static void on_time_up(void *arg)
+{
+    struct errand *e = arg;
+    e->finishing = true;
+    list_remove(&e->in_waiting);
+    if (!e->asked && !e->reading)
+        ask(e);
+}
+
+/* The job is live and the caller wants its end. */
+static void wait_for_end(struct errand *e)
+{
+    if (!e->timer)
+        e->timer = timer_new(e->api->loop, on_time_up, e);
+    if (!e->timer) {
+        fail(e, ERR_NOMEM);
+        return;
+    }
+    timer_set(e->timer, e->wait_until);
+    if (list_empty(&e->in_waiting))
+        list_push_back(&e->api->waiting, &e->in_waiting);
+}
+
+/* Whether there is time left to wait in. */
+static bool still_waits(struct errand *e)
+{
+    if (e->wait_until && (e->api->stopping || loop_now(e->api->loop) >= e->wait_until))
+        e->finishing = true;
+    return e->wait_until && !e->finishing;
+}
+
+static void on_answer(void *owner, enum err error, const struct frame *frame)
+{
+    struct errand *e = owner;
+    e->asked = NULL;
+    if (error) {
+        unknown(e, error);
+        return;
+    }
+    const struct msg_answer *a = &frame->answer;
+    switch (a->error) {
+    case ERR_OK:
+        break;
+    case ERR_NOT_LIVE:
+        e->not_live = true;
+        if (e->goal == ERRAND_FORGET) /* the broker has looked in the store itself */
+            absent(e);
+        else
+            look(e);
+        return;
+    case ERR_ENDED:
+        already_ended(e, a->view.state);
+        return;
+    default:
+        fail_with(e, &(struct fault){.error = err_known(a->error) ? (enum err)a->error : ERR_BROKER,
+                                     .retry_after_ms = a->retry_after_ms});
+        return;
+    }
+    if (e->goal == ERRAND_FORGET)
+        exchange_reply(finish(e), &(struct reply){.status = 204});
+    else if (e->goal != ERRAND_CANCEL && still_waits(e))
+        wait_for_end(e);
+    else
+        show_live(e, &a->view, frame->body);
+}
+
+/* --- Redis --- */
+
+static void on_record(void *arg, const redisReply *reply)
+{
+    struct errand *e = arg;
+    e->reading = false;
+    if (!e->x) {
+        free(e);
+        return;
+    }
+    if (reply && reply->type == REDIS_REPLY_STRING) {
+        show_ended(e, span_of(reply->str, reply->len));
+    } else if (!reply || reply->type != REDIS_REPLY_NIL) {
+        unknown(e, ERR_STORE);
+    } else if (e->not_live) {
+        absent(e);
+    } else {
+        ask(e);
+    }
+}
+
+/* Reads r:<id>. */
+static void look(struct errand *e)
+{
+    char key[RECORD_KEY_BYTES + 1];
+    size_t len = record_key_ended(key, id_shard(&e->id), &e->id);
+    const struct span argv[] = {span_str("GET"), span_of(key, len)};
+    enum err error = redis_command(e->api->redis, on_record, e, argv, ARRAY_COUNT(argv));
+    if (error)
+        unknown(e, error == ERR_NOMEM ? ERR_NOMEM : ERR_STORE);
+    else
+        e->reading = true;
+}
+
+/* --- beginnings --- */
+
+/* The broker drops this child's watch of a job that is told of a leaving caller; others here may still wait for it. */
+static void leave_job(struct errand *leaver)
+{
+    struct list *node, *after;
+    ask_unwatch(leaver->api->ask, &leaver->id, true);
+    leaver->cancel_on_leave = false;
+    if (!leaver->watch)
+        return;
+    LIST_EACH_SAFE (node, after, &leaver->watch->errands) {
+        struct errand *e = CONTAINER_OF(node, struct errand, in_watch);
+        if (e != leaver && !list_empty(&e->in_waiting) && !e->asked && !e->reading)
+            ask(e);
+    }
+}
+
+/* The caller has gone, or has closed its sending side and may have. Either way nobody waits for long any more. */
+static void on_left(struct exchange *x, bool gone)
+{
+    struct errand *e = x->owner;
+    if (e->wait_until && e->cancel_on_leave)
+        leave_job(e);
+    if (gone) {
+        release(e);
+        return;
+    }
+    e->wait_until = e->wait_until ? loop_now(e->api->loop) : 0;
+    if (!list_empty(&e->in_waiting))
+        on_time_up(e);
+}
+
+static struct errand *new_errand(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, msec wait_ms)
+{
+    struct errand *e = calloc(1, sizeof *e);
+    if (!e)
+        return NULL;
+    assert(tenant.len <= sizeof e->tenant);
+    *e = (struct errand){.api = api, .x = x, .goal = goal, .tenant_len = tenant.len};
+    memcpy(e->tenant, tenant.data, tenant.len);
+    e->wait_until = wait_ms ? loop_now(api->loop) + wait_ms : 0;
+    list_init(&e->in_watch);
+    list_init(&e->in_waiting);
+    x->left = on_left;
+    x->owner = e;
+    return e;
+}
+
+static bool is_ours(const struct ask_broker *b, const struct id *id, struct span tenant)
+{
+    if (id_shard(id) != b->shard || id_version(id) != ID_STORED)
+        return false;
+    return id_belongs(id, &b->key, tenant) || (b->has_key_before && id_belongs(id, &b->key_before, tenant));
+}
+
+void errand_start(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text, msec wait_ms)
+{
+    const struct ask_broker *broker = ask_broker(api->ask);
+    struct id id;
+    if (!broker->known) {
+        exchange_fail_with(x, ERR_BROKER);
+        return;
+    }
+    if (id_parse(id_text, &id) || !is_ours(broker, &id, tenant)) {
+        exchange_fail_with(x, ERR_NOT_FOUND);
+        return;
+    }
+    struct errand *e = new_errand(api, x, tenant, goal, wait_ms);
+    if (!e) {
+        exchange_fail_with(x, ERR_NOMEM);
+        return;
+    }
+    e->id = id;
+    if (goal == ERRAND_SHOW)
+        look(e);
+    else
+        ask(e);
+}
+
+static void on_ack(void *owner, enum err error, const struct frame *frame)
+{
+    struct errand *e = owner;
+    e->asked = NULL;
+    if (error) {
+        fail(e, error);
+        return;
+    }
+    const struct msg_ack *ack = &frame->ack;
+    if (ack->error) {
+        char detail[PROTO_TEXT_BYTES + 1];
+        snprintf(detail, sizeof detail, "%.*s", SPAN_ARG(ack->detail));
+        fail_with(e, &(struct fault){.error = err_known(ack->error) ? (enum err)ack->error : ERR_BROKER,
+                                     .param = ack->error == ERR_ACK ? "ack" : NULL,
+                                     .message = detail[0] ? detail : NULL,
+                                     .retry_after_ms = ack->retry_after_ms});
+        return;
+    }
+    e->state = ack->state;
+    e->ack = ack->ack;
+    if (ack->existing && !id_equal(&ack->id, &e->id)) { /* the key's first job: shown like any other */
+        stop_watching(e, true);
+        e->id = ack->id;
+        e->existing = true;
+        e->cancel_on_leave = false;
+        look(e);
+    } else if (!e->wait_until) {
+        accepted(e, ack->state);
+    } else if (ack->existing) { /* sent again: it may have ended before this child was watching */
+        look(e);
+    } else if (still_waits(e)) {
+        wait_for_end(e);
+    } else {
+        accepted(e, ack->state);
+    }
+}
+
+static enum err name_job(struct api *api, struct span tenant, struct id *ret_id)
+{
+    const struct ask_broker *broker = ask_broker(api->ask);
+    uint64_t random;
+    if (!broker->known)
+        return ERR_BROKER;
+    enum err e = api_random(api, &random);
+    if (e)
+        return e;
+    *ret_id = id_make(clock_wall(), broker->shard, ID_STORED, random, &broker->key, tenant);
+    return ERR_OK;
+}
+
+void errand_submit(struct api *api, struct exchange *x, struct span tenant, struct submission **submission, msec wait_ms)
+{
+    struct errand *e = new_errand(api, x, tenant, ERRAND_SUBMIT, wait_ms);
+    enum err error = e ? name_job(api, tenant, &e->id) : ERR_NOMEM;
+    if (!error && wait_ms)
+        error = start_watching(e);
+    if (!error) {
+        e->cancel_on_leave = (*submission)->spec.cancel_on_leave;
+        error = ask_submit(api->ask, submission, &e->id, wait_ms > 0, on_ack, e, &e->asked);
+    }
+    submission_free(submission);
+    if (error && e)
+        fail(e, error);
+    else if (error)
+        exchange_fail_with(x, error);
+}
+
+/* --- from outside --- */
+
+void errand_event(struct api *api, const struct rec_event *event, struct span body)
+{
+    struct watch *w = NULL;
+    if (event->event != EVENT_ENDED)
+        return;
+    HASH_FIND(hh, api->watches, &event->id, sizeof event->id, w);
+    struct list *node = w ? list_first(&w->errands) : NULL;
+    while (node) { /* w is gone with its last errand */
+        struct errand *e = CONTAINER_OF(node, struct errand, in_watch);
+        bool last = list_next(&w->errands, node) == NULL;
+        stop_watching(e, true);
+        if (body.len)
+            show_ended(e, body);
+        else if (!e->reading) {
+            ask_leave(&e->asked);
+            look(e);
+        }
+        node = last ? NULL : list_first(&w->errands);
+    }
+}
+
+void errand_session(struct api *api)
+{
+    struct list *node, *after;
+    LIST_EACH_SAFE (node, after, &api->waiting) {
+        struct errand *e = CONTAINER_OF(node, struct errand, in_waiting);
+        if (!e->asked && !e->reading)
+            ask(e);
+    }
+}
+
+void errand_end_waits(struct api *api)
+{
+    struct list *node;
+    api->stopping = true;
+    while ((node = list_first(&api->waiting)))
+        on_time_up(CONTAINER_OF(node, struct errand, in_waiting)); /* leaves the list */
+}

@@ -1,0 +1,31 @@
+/* The handlers, by file. Each checks, asks, answers. */
+#pragma once
+
+#include "api/routes.h"
+
+/* submit.c */
+handler handle_submit;
+
+/* jobs.c */
+handler handle_show;
+handler handle_cancel;
+handler handle_delete;
+
+/* health.c */
+handler handle_livez;
+handler handle_readyz;
+handler handle_health;
+
+/* stats.c */
+handler handle_stats;
+
+/* query.c: what a query may hold. Each parameter at most once, none but those named. */
+struct query_param {
+    const char *name;
+    char value[64]; /* decoded; "" when absent */
+    bool given;
+};
+/* false: x was answered with what is wrong. */
+bool query_read(struct exchange *x, struct span query, struct query_param *params, size_t count);
+/* `wait`: its length, at most api.wait_max_ms; 0 when absent. false: x was answered. */
+bool query_wait(struct api *api, struct exchange *x, const struct query_param *param, msec *ret_wait_ms);

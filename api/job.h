@@ -1,0 +1,16 @@
+/* The job object that users see (API.md, section 1), written from what the broker says of a live job or from the stored record of an
+ * ended one; pure. */
+#pragma once
+
+#include "common/json.h"
+#include "proto/messages.h"
+
+/* display: the job's display JSON, an object of ours; its members become members of the job object. */
+void job_from_view(struct json_out *out, const struct id *id, const struct rec_view *view, struct span display);
+
+/* body: display JSON, result, event log, as the record says. ERR_CORRUPT: the parts do not fit the body, or the result is not
+ * JSON; then `out` is of no use. */
+MUST_USE enum err job_from_ended(struct json_out *out, const struct id *id, const struct rec_ended *ended, struct span body);
+
+/* {"id","status","ack","urls":{"self","events","cancel"}}, the reply to a submit. */
+void job_accepted(struct json_out *out, const struct id *id, unsigned state, unsigned ack);
