@@ -35,7 +35,7 @@ struct lookup_key {
 
 enum input_type {
     /* -- start, in this order: any number of RECOVER, then one START. Until START nothing else is given. -- */
-    INPUT_RECOVER = 1, /* recover: a live job found in the store */
+    INPUT_RECOVER = 1, /* id, recover: a live job found in the store */
     INPUT_START,       /* start: recovery is complete; dispatch may begin */
 
     /* -- sessions. A peer is known from its HELLO to its GONE. -- */
@@ -85,6 +85,7 @@ struct input {
     enum input_type type;
     peer_number peer;
     struct blob *body; /* lent; the core takes a reference when it keeps it */
+    struct id id;      /* RECOVER */
     union {
         const struct rec_job *recover; /* with `body` NULL: it is read back when due */
         struct {

@@ -250,6 +250,11 @@ void ready_tidy(struct ready *ready, struct flow *flow)
         return;
     struct outlet *outlet = seat->outlet;
     drop_seat(seat);
+    ready_outlet_tidy(ready, outlet);
+}
+
+void ready_outlet_tidy(struct ready *ready, struct outlet *outlet)
+{
     if (!outlet_in_use(outlet))
         drop_outlet(ready, outlet);
 }

@@ -77,6 +77,9 @@ void ready_done(struct ready *ready);
 /* The outlet, made closed if need be. NULL: no memory. Freed again when its last flow goes. */
 MUST_USE struct outlet *ready_outlet(struct ready *ready, const struct outlet_key *key, bool *ret_made);
 
+/* Frees an outlet at which nobody sits: after a ready_reserve that failed. */
+void ready_outlet_tidy(struct ready *ready, struct outlet *outlet);
+
 /* Room for the job at this outlet, so that ready_add cannot fail. *ret_flow may be new and empty: give it to ready_add, or to
  * ready_tidy. ERR_NOMEM. */
 MUST_USE enum err ready_reserve(struct ready *ready, const struct job *job, struct outlet *outlet, struct flow **ret_flow);

@@ -1,0 +1,230 @@
+/* Giving leases, and taking them back. */
+#include "broker/core/state.h"
+
+#include <stdlib.h>
+
+/* ---- a lease's life ---- */
+
+void lease_free(struct sched *s, struct lease *lease)
+{
+    if (lease->job)
+        lease->job->lease = NULL;
+    struct deployment *deployment = lease->deployment;
+    bool was_full = deployment && deployment->concurrency && deployment->active >= deployment->concurrency;
+    roster_give_back(&s->roster, lease);
+    if (was_full || lease->suspect)
+        s->reopen = true;
+    name_put(&s->names, &lease->worker_name);
+    name_put(&s->names, &lease->deployment_name);
+    free(lease->ending);
+    free(lease);
+}
+
+struct lease *lease_find(struct sched *s, const struct worker *worker, const struct id *id, struct fence fence)
+{
+    struct job *job = job_table_find(&s->jobs, id);
+    if (job && job->lease && fence_compare(job->lease->fence, fence) == 0)
+        return job->lease;
+    struct list *node; /* of a job that has ended */
+    LIST_EACH (node, &worker->leases) {
+        struct lease *lease = CONTAINER_OF(node, struct lease, node);
+        if (id_equal(&lease->id, id) && fence_compare(lease->fence, fence) == 0)
+            return lease;
+    }
+    return NULL;
+}
+
+/* ---- giving ---- */
+
+static msec time_left(const struct sched *s, const struct job *job)
+{
+    msec timeout = job->spec->timeout_ms ? (msec)job->spec->timeout_ms : s->settings.timeout_ms;
+    return MAX(1, MIN(timeout, job->expires_at - s->now));
+}
+
+void lease_send(struct sched *s, struct lease *lease)
+{
+    struct job *job = lease->job;
+    const struct spec *spec = job->spec;
+    struct span model = name_span(lease->deployment->model);
+    struct effect *effect = effects_add(s->out, EFFECT_JOB);
+    effect->peer = lease->worker->peer;
+    effect->after = job->written;
+    effect->body = job->body;
+    effect->body_from = job->display_bytes;
+    effect->body_len = job->body_bytes - job->display_bytes;
+    effect->job = (struct msg_job){
+        .id = job->id,
+        .fence = job->fence,
+        .run = job->run,
+        .attempt = job->calls,
+        .deployment = name_span(lease->deployment_name),
+        .model = model.len ? model : name_span(job->route),
+        .timeout_ms = (uint64_t)time_left(s, job),
+        .stream = spec->stream,
+        .watched = watch_tokens(job),
+        .request_id = span_of(spec->texts, spec->request_id_len),
+        .trace = span_of(spec->texts + spec->request_id_len, spec->trace_len),
+    };
+    lease->token_watch = effect->job.watched;
+    lease->sent = true;
+}
+
+/* The first candidate, in the route's order, that has room; and the worker with most room for it. */
+static struct worker *choose(struct sched *s, const struct outlet *outlet, struct deployment **ret_deployment)
+{
+    const struct route *route = &s->routes[outlet->key.route];
+    uint64_t groups = outlet->pool->groups;
+    for (uint32_t i = 0; i < route->count; i++) {
+        struct deployment *d = &s->roster.deployments[route->deployments[i]];
+        uint64_t bit = 1ull << route->deployments[i];
+        if (outlet->key.need.excluded & bit || (d->concurrency && d->active >= d->concurrency))
+            continue;
+        struct worker *worker = roster_choose(&s->roster, groups, bit, outlet->key.need.care);
+        if (worker) {
+            *ret_deployment = d;
+            return worker;
+        }
+    }
+    return NULL;
+}
+
+static struct lease *lease_new(struct sched *s, struct job *job, struct worker *worker, struct deployment *deployment)
+{
+    struct lease *lease = calloc(1, sizeof *lease);
+    if (!lease || job_history_reserve(job)) {
+        free(lease);
+        return NULL;
+    }
+    lease->ending = calloc(1, sizeof *lease->ending);
+    if (!lease->ending) {
+        free(lease);
+        return NULL;
+    }
+    list_init(&lease->node);
+    lease->id = job->id;
+    lease->deployment = deployment;
+    lease->worker_name = name_ref(worker->name);
+    lease->deployment_name = name_ref(deployment->name);
+    return lease;
+}
+
+static bool lease_give(struct sched *s, struct job *job, struct worker *worker, struct deployment *deployment)
+{
+    struct outlet *outlet = job->flow->key.outlet;
+    struct lease *lease = lease_new(s, job, worker, deployment);
+    if (!lease)
+        return false;
+    ready_charge(&s->ready, job, JOB_COST);
+    lease->suspect = outlet->key.need.care == CARE_SUSPECT;
+    job_unwait(s, job);
+    job_move(s, job, STATE_PROCESSING);
+    job->fence = lease->fence = (struct fence){s->epoch, ++s->fence_n};
+    job->run++;
+    job->calls++;
+    if (!job->started_at)
+        job->started_at = s->now;
+    lease->job = job;
+    job->lease = lease;
+    lease->cost = JOB_COST;
+    lease->progress = 10;
+    lease->expires_at = s->now + s->settings.lease_ms;
+    roster_take(&s->roster, worker, lease);
+    struct rec_attempt *row = job_history_add(&s->names, job, worker->name, deployment->name);
+    row->run = job->run;
+    row->started_at = s->now;
+    save_job(s, job);
+    show(s, job, EVENT_STATUS);
+    if (job->run > 1 && job->tokens_shown)
+        show(s, job, EVENT_RESTARTED);
+    if (job->body || !job->body_bytes)
+        lease_send(s, lease);
+    else
+        ask_body(s, job);
+    deadline_set(&s->deadlines, &job->due, job_due(job));
+    s->stats.dispatched++;
+    if (deployment->concurrency && deployment->active >= deployment->concurrency)
+        outlets_refresh(s);
+    return true;
+}
+
+void dispatch(struct sched *s)
+{
+    if (!s->started || s->stalled || s->draining)
+        return;
+    if (TAKE(s->reopen)) {
+        struct outlet *outlet, *next;
+        HASH_ITER(hh, s->ready.outlets, outlet, next)
+            outlet->full = false;
+        outlets_refresh(s);
+    }
+    struct job *job;
+    while ((job = ready_next(&s->ready, s->roster.groups_free))) {
+        struct outlet *outlet = job->flow->key.outlet;
+        struct deployment *deployment;
+        struct worker *worker = choose(s, outlet, &deployment);
+        if (!worker) { /* only CARE_SUSPECT comes here: there is room, but not for one more of these */
+            assert(outlet->key.need.care == CARE_SUSPECT);
+            outlet->full = true;
+            outlet_refresh(s, outlet);
+            continue;
+        }
+        if (!sched_room(s, job) || !lease_give(s, job, worker, deployment)) {
+            sched_again(s);
+            return;
+        }
+    }
+}
+
+/* ---- taking back ---- */
+
+static void back_to_place(struct sched *s, struct job *job)
+{
+    lease_free(s, job->lease);
+    job_move(s, job, STATE_PENDING);
+    job->again_at = 0;
+    job_wait(s, job);
+    save_job(s, job);
+    show(s, job, EVENT_STATUS);
+}
+
+void lease_undo(struct sched *s, struct job *job)
+{
+    ready_correct(&s->ready, job, job->lease->cost, 0);
+    job_history_drop(&s->names, job);
+    job->calls--;
+    s->stats.unsent++;
+    back_to_place(s, job);
+}
+
+void lease_lapse(struct sched *s, struct job *job, bool charged)
+{
+    struct lease *lease = job->lease;
+    s->stats.lapsed++;
+    if (job->ending) { /* it is over already; only its display part is still on its way */
+        job->lease = NULL;
+        lease->job = NULL;
+        lease_free(s, lease);
+        return;
+    }
+    if (!lease->sent || job->written > s->stored) { /* nobody has seen the JOB */
+        lease_undo(s, job);
+        return;
+    }
+    struct rec_attempt *row = job_history_last(job);
+    if (row) {
+        row->ended_at = s->now;
+        row->kind = KIND_CRASH;
+    }
+    if (charged) {
+        s->stats.crashes++;
+        bool solo = lease->worker && lease->worker->solo;
+        *(solo ? &job->solo_crashes : &job->crashes) += 1;
+        if (job->solo_crashes >= s->settings.crash_max) {
+            s->stats.poisoned++;
+            if (!job_end(s, job, STATE_FAILED, KIND_POISON, "the call crashed its worker each time"))
+                return;
+        }
+    }
+    back_to_place(s, job);
+}

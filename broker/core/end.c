@@ -1,0 +1,248 @@
+/* How a job ends: by its outcome, by cancel, by time. It is over in memory at once, over for everybody else when that is stored, and only
+ * then gone from memory. */
+#include "broker/core/state.h"
+
+#include <stdlib.h>
+
+void ending_free(struct sched *s, struct ending **ending)
+{
+    struct ending *mine = TAKE(*ending);
+    if (!mine)
+        return;
+    blob_free(&mine->answer);
+    name_put(&s->names, &mine->deployment);
+    free(mine->message);
+    free(mine);
+}
+
+static void say(struct ending *end, const char *message)
+{
+    if (!message || end->message)
+        return;
+    end->message_len = strlen(message);
+    end->message = malloc(end->message_len + 1);
+    if (end->message)
+        memcpy(end->message, message, end->message_len + 1);
+    else
+        end->message_len = 0;
+}
+
+/* The run goes on until its worker has heard of the end: the slot stays taken. */
+static void stop_run(struct sched *s, struct job *job, uint64_t after)
+{
+    struct lease *lease = TAKE(job->lease);
+    lease->job = NULL;
+    lease->after = after;
+    if (!lease->worker || !lease->sent) { /* nobody runs it */
+        lease_free(s, lease);
+        return;
+    }
+    struct effect *effect = effects_add(s->out, EFFECT_CANCEL_RUN);
+    effect->peer = lease->worker->peer;
+    effect->after = after;
+    effect->cancel_run = (struct msg_cancel_run){.id = job->id, .fence = job->fence};
+}
+
+static void release_body(struct sched *s, struct job *job)
+{
+    drop_body(s, &job->id, job->state == STATE_FAILED ? (uint64_t)s->settings.failed_ttl_ms : 0);
+    job->written = s->written;
+}
+
+static void count_end(struct sched *s, const struct job *job)
+{
+    uint64_t *counts[] = {[STATE_COMPLETED] = &s->stats.completed, [STATE_FAILED] = &s->stats.failed,
+                          [STATE_CANCELLED] = &s->stats.cancelled, [STATE_EXPIRED] = &s->stats.expired};
+    ++*counts[job->state];
+    tenant_count_end(job->tenant, s->now, job->state, s->now - job->arrived_at);
+    msec since = s->now - s->ends_at;
+    s->ends_now++;
+    if (since >= 1000) {
+        double rate = 1000.0 * s->ends_now / (double)since;
+        s->ends_per_second = s->ends_per_second > 0 ? 0.7 * s->ends_per_second + 0.3 * rate : rate;
+        s->ends_at = s->now;
+        s->ends_now = 0;
+    }
+}
+
+/* Everything that waits for the end, in the order it may be seen. */
+static void tell_end(struct sched *s, struct job *job, struct lease *lease)
+{
+    struct ending *end = job->ending;
+    show(s, job, EVENT_ENDED);
+    if (end->canceller) {
+        struct effect *effect = answer(s, end->canceller, end->canceller_ref, &job->id, ERR_OK, job->written);
+        view_job(s, job, &effect->answer.view);
+    }
+    if (!lease)
+        return;
+    if (end->acks && lease->worker) {
+        struct effect *effect = effects_add(s->out, EFFECT_OUTCOME_ACK);
+        effect->peer = lease->worker->peer;
+        effect->after = job->written;
+        effect->outcome_ack = (struct rec_lease){.id = job->id, .fence = job->fence};
+        lease_free(s, lease);
+    } else
+        stop_run(s, job, job->written);
+}
+
+/* The display part belongs to the record: when the body is only in the store, it is read back first. */
+void end_write(struct sched *s, struct job *job)
+{
+    if (job->display_bytes && !job->body && !job->ending->written) {
+        ask_body(s, job);
+        return;
+    }
+    bool first = !job->ending->written;
+    if (first) {
+        job_unwait(s, job);
+        job_move(s, job, job->ending->state);
+        deadline_set(&s->deadlines, &job->due, MSEC_NEVER);
+    }
+    save_ended(s, job);
+    release_body(s, job);
+    job->ending->written = true;
+    list_remove(&job->place);
+    list_push_back(&s->ending, &job->place);
+    if (first) {
+        count_end(s, job);
+        tell_end(s, job, job->lease);
+    }
+}
+
+enum err job_end(struct sched *s, struct job *job, enum state state, unsigned kind, const char *message)
+{
+    struct lease *lease = job->lease;
+    struct ending *end = lease ? TAKE(lease->ending) : calloc(1, sizeof *end);
+    if (!end)
+        return ERR_NOMEM;
+    end->state = (uint8_t)state;
+    end->kind = (uint8_t)kind;
+    end->at = s->now;
+    end->deployment = lease ? name_ref(lease->deployment_name) : NULL;
+    say(end, message);
+    job->ending = end;
+    job_unwait(s, job); /* whatever happens next, it is not dispatched any more */
+    deadline_set(&s->deadlines, &job->due, MSEC_NEVER);
+    end_write(s, job);
+    return ERR_OK;
+}
+
+void on_stored(struct sched *s, uint64_t number)
+{
+    s->stored = MAX(s->stored, number);
+    for (struct list *node; (node = list_first(&s->ending));) {
+        struct job *job = CONTAINER_OF(node, struct job, place);
+        if (job->written > s->stored)
+            break;
+        job_forget(s, job);
+    }
+    for (struct list *node; (node = list_first(&s->pins_by_number));) {
+        struct pin *pin = CONTAINER_OF(node, struct pin, node);
+        if (pin->number > s->stored)
+            break;
+        HASH_DELETE(hh, s->pins, pin);
+        list_remove(node);
+        free(pin);
+    }
+    for (; s->leaving_count && s->leaving[s->leaving_from].number <= s->stored; s->leaving_count--) {
+        struct job *job = job_table_find(&s->jobs, &s->leaving[s->leaving_from].id);
+        if (job && job->state && !job->lease && !job->ending)
+            body_release(s, job);
+        s->leaving_from = (s->leaving_from + 1) % s->leaving_size;
+    }
+}
+
+/* ---- by a caller ---- */
+
+/* What a caller is told of a job that is not here: only a current store can say so. */
+static void answer_absent(struct sched *s, peer_number peer, uint64_t ref, const struct id *id)
+{
+    answer(s, peer, ref, id, s->stalled ? ERR_STORE : ERR_NOT_LIVE, 0);
+}
+
+enum err on_cancel(struct sched *s, const struct input *in)
+{
+    const struct msg_cancel *cancel = in->cancel;
+    struct job *job = sched_find(s, &cancel->id, cancel->tenant);
+    if (!job) {
+        answer_absent(s, in->peer, cancel->ref, &cancel->id);
+        return ERR_OK;
+    }
+    if (job->ending) {
+        answer_job(s, in->peer, cancel->ref, job);
+        return ERR_OK;
+    }
+    enum err e = job_end(s, job, STATE_CANCELLED, KIND_CANCELLED, NULL);
+    if (e)
+        return e;
+    job->ending->canceller = in->peer;
+    job->ending->canceller_ref = cancel->ref;
+    if (job->ending->written) {
+        struct effect *effect = answer(s, in->peer, cancel->ref, &job->id, ERR_OK, job->written);
+        view_job(s, job, &effect->answer.view);
+    }
+    return ERR_OK;
+}
+
+enum err on_forget(struct sched *s, const struct input *in)
+{
+    const struct msg_forget *forget = in->forget;
+    struct job *job = sched_find(s, &forget->id, forget->tenant);
+    if (job) {
+        answer(s, in->peer, forget->ref, &forget->id, ERR_CONFLICT, job->written);
+        return ERR_OK;
+    }
+    if (s->stalled || s->lookups.waiting >= s->settings.lookups_max) {
+        answer(s, in->peer, forget->ref, &forget->id, ERR_STORE, 0);
+        return ERR_OK;
+    }
+    struct request *request = calloc(1, sizeof *request);
+    if (!request)
+        return ERR_NOMEM;
+    list_init(&request->node);
+    request->type = REQUEST_FORGET;
+    request->peer = in->peer;
+    request->ref = forget->ref;
+    request->id = forget->id;
+    request->tenant_len = (uint8_t)forget->tenant.len;
+    memcpy(request->tenant, forget->tenant.data, forget->tenant.len);
+    struct lookup_key key = lookup_key_id(LOOKUP_ENDED, &forget->id);
+    bool ask;
+    if (lookup_add(&s->lookups, &key, request, &ask)) {
+        free(request);
+        return ERR_NOMEM;
+    }
+    if (ask)
+        ask_store(s, &key);
+    return ERR_OK;
+}
+
+void on_patch(struct sched *s, const struct input *in)
+{
+    const struct msg_patch *patch = in->patch;
+    struct job *job = sched_find(s, &patch->id, patch->tenant);
+    if (!job) {
+        answer_absent(s, in->peer, patch->ref, &patch->id);
+        return;
+    }
+    if (job->ending) {
+        answer_job(s, in->peer, patch->ref, job);
+        return;
+    }
+    if (job->lease || patch->priority > 10) {
+        answer(s, in->peer, patch->ref, &patch->id, job->lease ? ERR_CONFLICT : ERR_INVALID, job->written);
+        return;
+    }
+    job_unwait(s, job);
+    if (patch->priority)
+        job->priority = patch->priority;
+    if (patch->deadline) {
+        job->spec->deadline = patch->deadline;
+        job->expires_at = MIN(job->expires_at, patch->deadline);
+    }
+    job_wait(s, job);
+    save_job(s, job);
+    show(s, job, EVENT_STATUS);
+    answer_job(s, in->peer, patch->ref, job);
+}

@@ -1,0 +1,282 @@
+/* Writes, and the effects that show a state: whatever shows one waits for the number of the job's last write. */
+#include "broker/core/state.h"
+
+static struct effect *give(struct sched *s, enum effect_type type) { return effects_add(s->out, type); }
+
+static struct effect *give_write(struct sched *s, enum effect_type type)
+{
+    struct effect *effect = give(s, type);
+    effect->number = ++s->written;
+    return effect;
+}
+
+/* ---- writes ---- */
+
+static void fill_spec(const struct job *job, struct rec_spec *spec)
+{
+    job_spec(job, spec);
+    spec->tenant = tenant_span(job->tenant);
+    spec->queue = queue_span(job->queue);
+}
+
+static struct span idem_span(const struct job *job)
+{
+    return job->spec->has_idem ? span_of(job->spec->idem, sizeof job->spec->idem) : (struct span){0};
+}
+
+void save_job(struct sched *s, struct job *job)
+{
+    struct effect *effect = give_write(s, EFFECT_SAVE_JOB);
+    effect->id = job->id;
+    struct rec_job *record = &effect->job_record;
+    *record = (struct rec_job){
+        .state = job->state,
+        .arrived_at = job->arrived_at,
+        .runnable_at = job->runnable_at,
+        .again_at = job->again_at,
+        .run = job->run,
+        .fence = job->fence,
+        .failed_attempts = job->failed_attempts,
+        .throttles = job->throttles,
+        .crashes = job->crashes,
+        .solo_crashes = job->solo_crashes,
+        .started_at = job->started_at,
+        .body_bytes = job->body_bytes,
+        .idem = idem_span(job),
+        .seq = job->seq,
+        .calls = job->calls,
+        .excluded = job->excluded,
+    };
+    fill_spec(job, &record->spec);
+    if (job->lease) {
+        record->worker = name_span(job->lease->worker_name);
+        record->deployment = name_span(job->lease->deployment_name);
+    }
+    if (job->history) {
+        record->attempts = job->history->list;
+        record->attempts_count = job->history->count;
+    }
+    job->written = s->written;
+}
+
+void save_body(struct sched *s, struct job *job)
+{
+    struct effect *effect = give_write(s, EFFECT_SAVE_BODY);
+    effect->id = job->id;
+    effect->body = job->body;
+    job->written = s->written;
+}
+
+static uint64_t kept_ms(const struct sched *s, const struct job *job)
+{
+    if (job->state == STATE_FAILED)
+        return (uint64_t)s->settings.failed_ttl_ms;
+    return job->spec->result_ttl_ms ? job->spec->result_ttl_ms : (uint64_t)s->settings.result_ttl_ms;
+}
+
+void save_ended(struct sched *s, struct job *job)
+{
+    const struct ending *end = job->ending;
+    struct effect *effect = give_write(s, EFFECT_SAVE_ENDED);
+    struct span body = blob_span(job->body), answer = blob_span(end->answer);
+    effect->id = job->id;
+    effect->ttl_ms = kept_ms(s, job);
+    effect->tenant = tenant_span(job->tenant);
+    if (body.len)
+        effect->parts[0] = span_of(body.data, job->display_bytes);
+    if (end->state == STATE_COMPLETED && answer.len) {
+        effect->parts[1] = span_of(answer.data, end->result_bytes);
+        effect->parts[2] = span_of(answer.data + end->result_bytes, end->log_bytes);
+    }
+    struct rec_ended *record = &effect->ended;
+    *record = (struct rec_ended){
+        .state = job->state,
+        .created_at = job->arrived_at,
+        .started_at = job->started_at,
+        .completed_at = end->at,
+        .run = job->run,
+        .attempt = job->calls,
+        .kind = end->kind,
+        .http_status = end->http_status,
+        .message = span_of(end->message, end->message_len),
+        .deployment = name_span(end->deployment),
+        .usage = end->usage,
+        .display_bytes = (uint32_t)effect->parts[0].len,
+        .result_bytes = (uint32_t)effect->parts[1].len,
+        .log_bytes = (uint32_t)effect->parts[2].len,
+        .idem = idem_span(job),
+    };
+    fill_spec(job, &record->spec);
+    if (job->history) {
+        record->attempts = job->history->list;
+        record->attempts_count = job->history->count;
+    }
+    struct lookup_key ended = lookup_key_id(LOOKUP_ENDED, &job->id), any = lookup_key_id(LOOKUP_ANY, &job->id);
+    lookup_touch(&s->lookups, &ended);
+    lookup_touch(&s->lookups, &any);
+    job->written = s->written;
+    job->ending->save = s->written;
+}
+
+void save_idem(struct sched *s, struct job *job, const uint8_t hash[32], const uint8_t body_hash[32])
+{
+    struct effect *effect = give_write(s, EFFECT_SAVE_IDEM);
+    memcpy(effect->hash, hash, sizeof effect->hash);
+    effect->ttl_ms = (uint64_t)s->settings.idem_ttl_ms;
+    effect->idem_record.id = job->id;
+    memcpy(effect->idem_record.body_hash, body_hash, 32);
+    struct lookup_key key = lookup_key_hash(hash);
+    lookup_touch(&s->lookups, &key);
+    job->written = s->written;
+}
+
+uint64_t drop_job(struct sched *s, const struct id *id)
+{
+    give_write(s, EFFECT_DROP_JOB)->id = *id;
+    return s->written;
+}
+
+uint64_t drop_body(struct sched *s, const struct id *id, uint64_t ttl_ms)
+{
+    struct effect *effect = give_write(s, EFFECT_DROP_BODY);
+    effect->id = *id;
+    effect->ttl_ms = ttl_ms;
+    return s->written;
+}
+
+uint64_t drop_ended(struct sched *s, const struct id *id, struct span tenant)
+{
+    struct effect *effect = give_write(s, EFFECT_DROP_ENDED);
+    effect->id = *id;
+    effect->tenant = tenant;
+    struct lookup_key ended = lookup_key_id(LOOKUP_ENDED, id), any = lookup_key_id(LOOKUP_ANY, id);
+    lookup_touch(&s->lookups, &ended);
+    lookup_touch(&s->lookups, &any);
+    return s->written;
+}
+
+uint64_t drop_idem(struct sched *s, const uint8_t hash[32])
+{
+    struct effect *effect = give_write(s, EFFECT_DROP_IDEM);
+    memcpy(effect->hash, hash, sizeof effect->hash);
+    struct lookup_key key = lookup_key_hash(hash);
+    lookup_touch(&s->lookups, &key);
+    return s->written;
+}
+
+/* ---- questions to the store ---- */
+
+void ask_store(struct sched *s, const struct lookup_key *key)
+{
+    give(s, EFFECT_LOOKUP)->lookup = *key;
+    s->stats.lookups++;
+}
+
+void ask_body(struct sched *s, struct job *job)
+{
+    if (job->body_asked)
+        return;
+    job->body_asked = true;
+    struct lookup_key key = lookup_key_id(LOOKUP_BODY, &job->id);
+    ask_store(s, &key);
+}
+
+/* ---- what is shown ---- */
+
+uint32_t retry_after(struct sched *s, enum err error)
+{
+    if (error == ERR_STORE || error == ERR_DRAINING)
+        return 1000;
+    if (s->ends_per_second <= 0)
+        return 10000;
+    double ms = 1000.0 / s->ends_per_second; /* until one place is free */
+    return (uint32_t)MAX(1000.0, MIN(ms, 60000.0));
+}
+
+void view_job(struct sched *s, struct job *job, struct rec_view *view)
+{
+    *view = (struct rec_view){
+        .state = job->state,
+        .reason = (uint8_t)job_reason(job),
+        .progress = job->state == STATE_COMPLETED ? 100 : job->lease ? job->lease->progress : 0,
+        .priority = job->priority,
+        .class = job->class,
+        .queue = queue_span(job->queue),
+        .created_at = job->arrived_at,
+        .started_at = job->started_at,
+        .retry_at = job->state == STATE_RETRYING || job->scheduled ? job->again_at : 0,
+        .run = job->run,
+        .attempt = job->calls,
+        .max_attempts = job->spec->max_attempts ? job->spec->max_attempts : (uint16_t)s->settings.max_attempts,
+    };
+    if (job->history) {
+        view->attempts = job->history->list;
+        view->attempts_count = job->history->count;
+    }
+}
+
+struct effect *answer(struct sched *s, peer_number peer, uint64_t ref, const struct id *id, enum err error, uint64_t after)
+{
+    struct effect *effect = give(s, EFFECT_ANSWER);
+    effect->peer = peer;
+    effect->after = after;
+    effect->answer.ref = ref;
+    effect->answer.id = *id;
+    effect->answer.error = (uint16_t)error;
+    if (error)
+        effect->answer.retry_after_ms = retry_after(s, error);
+    return effect;
+}
+
+void answer_job(struct sched *s, peer_number peer, uint64_t ref, struct job *job)
+{
+    bool ended = job->ending || state_is_terminal(job->state);
+    struct effect *effect = answer(s, peer, ref, &job->id, ended ? ERR_ENDED : ERR_OK, job->written);
+    view_job(s, job, &effect->answer.view);
+    if (job->ending)
+        effect->answer.view.state = job->ending->state;
+    if (!ended && job->body && job->display_bytes) {
+        effect->body = job->body;
+        effect->body_len = job->display_bytes;
+    }
+}
+
+static void show_to(struct sched *s, struct job *job, struct watch *watch, enum job_event event)
+{
+    struct effect *effect = give(s, EFFECT_EVENT);
+    effect->peer = watch->api->peer;
+    effect->after = event == EVENT_PROGRESS ? 0 : job->written;
+    effect->save = event == EVENT_ENDED ? job->ending->save : 0;
+    effect->event = (struct rec_event){
+        .id = job->id,
+        .event = (uint8_t)event,
+        .run = job->run,
+        .state = job->state,
+        .reason = (uint8_t)job_reason(job),
+        .progress = job->state == STATE_COMPLETED ? 100 : job->lease ? job->lease->progress : 0,
+        .attempt = job->calls,
+    };
+}
+
+void show(struct sched *s, struct job *job, enum job_event event)
+{
+    struct list *node;
+    LIST_EACH (node, &job->watches) {
+        struct watch *watch = CONTAINER_OF(node, struct watch, of_job);
+        if (watch->all || event == EVENT_ENDED)
+            show_to(s, job, watch, event);
+    }
+    if (event != EVENT_STATUS && event != EVENT_ENDED)
+        return;
+    struct effect *effect = give(s, EFFECT_CHANGE);
+    effect->after = job->written;
+    effect->change = (struct msg_change){
+        .at = s->now,
+        .id = job->id,
+        .tenant = tenant_span(job->tenant),
+        .queue = queue_span(job->queue),
+        .state = job->state,
+        .reason = (uint8_t)job_reason(job),
+        .kind = job->ending ? job->ending->kind : KIND_NONE,
+    };
+}

@@ -1,0 +1,546 @@
+#include "broker/core/sched.h"
+
+#include <stdlib.h>
+
+#include "broker/core/state.h"
+
+const struct sched_settings sched_defaults = {
+    .jobs_max = 2000000,
+    .bytes_max = 4ull << 30,
+    .tenant_jobs_max = 1000000,
+    .tenant_bytes_max = 2ull << 30,
+    .body_cache_bytes = 512ull << 20,
+    .lookups_max = 65536,
+    .lease_ms = 15000,
+    .return_ms = 500,
+    .head_start_ms = 30000,
+    .heartbeat_ms = 5000,
+    .max_wait_ms = 86400000,
+    .timeout_ms = 300000,
+    .backoff_base_ms = 2000,
+    .backoff_cap_ms = 60000,
+    .retry_after_cap_ms = 86400000,
+    .result_ttl_ms = 3600000,
+    .failed_ttl_ms = 86400000,
+    .idem_ttl_ms = 86400000,
+    .max_attempts = 3,
+    .crash_max = 3,
+    .class_weight = {16, 4, 1},
+    .deployments = &(const struct sched_deployment){.name = "echo", .model = ""},
+    .deployments_count = 1,
+    .routes = &(const struct sched_route){.name = "*", .deployments = &(const uint32_t){0}, .deployments_count = 1},
+    .routes_count = 1,
+};
+
+/* ---- small things the other files use ---- */
+
+/* xorshift128+ (Vigna 2014). */
+uint64_t sched_random(struct sched *s)
+{
+    uint64_t a = s->random[0], b = s->random[1];
+    s->random[0] = b;
+    a ^= a << 23;
+    s->random[1] = a ^ b ^ a >> 18 ^ b >> 5;
+    return s->random[1] + b;
+}
+
+bool sched_room(struct sched *s, const struct job *job)
+{
+    size_t watches = 0;
+    struct list *node;
+    LIST_EACH (node, &job->watches)
+        watches++;
+    return !effects_reserve(s->out, 24 + 4 * watches);
+}
+
+void sched_again(struct sched *s) { s->again_at = MIN(s->again_at, s->now + SOON_MS); }
+
+struct job *sched_find(struct sched *s, const struct id *id, struct span tenant)
+{
+    struct job *job = job_table_find(&s->jobs, id);
+    return job && job->state && span_equal(tenant_span(job->tenant), tenant) ? job : NULL;
+}
+
+/* ---- settings ---- */
+
+static void routes_free(struct names *names, struct route **routes, uint32_t count)
+{
+    struct route *list = TAKE(*routes);
+    for (uint32_t i = 0; list && i < count; i++) {
+        name_put(names, &list[i].name);
+        free(list[i].deployments);
+    }
+    free(list);
+}
+
+static enum err routes_new(struct sched *s, const struct sched_settings *settings, const uint8_t *bits, struct route **ret_routes)
+{
+    struct route *routes = calloc(MAX(settings->routes_count, 1u), sizeof *routes);
+    if (!routes)
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < settings->routes_count; i++) {
+        const struct sched_route *row = &settings->routes[i];
+        routes[i].name = name_get(&s->names, span_str(row->name));
+        routes[i].deployments = malloc(MAX(row->deployments_count, 1u));
+        if (!routes[i].name || !routes[i].deployments) {
+            routes_free(&s->names, &routes, settings->routes_count);
+            return ERR_NOMEM;
+        }
+        routes[i].count = row->deployments_count;
+        for (uint32_t d = 0; d < row->deployments_count; d++) {
+            routes[i].deployments[d] = bits[row->deployments[d]];
+            routes[i].bits |= 1ull << routes[i].deployments[d];
+        }
+    }
+    *ret_routes = routes;
+    return ERR_OK;
+}
+
+static enum err settings_take(struct sched *s, const struct sched_settings *settings)
+{
+    uint8_t bits[ROSTER_DEPLOYMENTS] = {0};
+    struct route *routes;
+    enum err e = roster_deployments(&s->roster, &s->names, settings->deployments, settings->deployments_count, bits);
+    if (!e)
+        e = routes_new(s, settings, bits, &routes);
+    if (e)
+        return e;
+    routes_free(&s->names, &s->routes, s->routes_count);
+    s->routes = routes;
+    s->routes_count = settings->routes_count;
+    s->settings = *settings;
+    s->settings.deployments = NULL;
+    s->settings.routes = NULL;
+    for (int i = 0; i < 3; i++)
+        s->ready.class_tags[i].weight = settings->class_weight[i];
+    return ERR_OK;
+}
+
+/* Routes may lead elsewhere now: everybody finds their flow and their group again. Orders do not change. */
+static enum err on_settings(struct sched *s, const struct sched_settings *settings)
+{
+    for (size_t b = 0; b < s->jobs.size; b++)
+        for (struct job *job = s->jobs.buckets[b]; job; job = job->chain)
+            if (job->flow)
+                ready_remove(&s->ready, job);
+    enum err e = settings_take(s, settings);
+    struct worker *worker;
+    for (worker = s->roster.workers; worker; worker = worker->hh.next) {
+        enum err placed;
+        roster_place(&s->roster, worker, &placed);
+    }
+    for (size_t b = 0; b < s->jobs.size; b++)
+        for (struct job *job = s->jobs.buckets[b]; job; job = job->chain)
+            if (job->state == STATE_PENDING && !job->scheduled && !job->ending)
+                job_wait(s, job);
+    s->reopen = true;
+    return e;
+}
+
+/* ---- life ---- */
+
+struct sched *sched_new(const struct sched_settings *settings, uint64_t seed)
+{
+    struct sched *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->random[0] = seed ^ 0x9e3779b97f4a7c15u;
+    s->random[1] = seed * 0xbf58476d1ce4e5b9u + 1;
+    s->again_at = MSEC_NEVER;
+    list_init(&s->pins_by_number);
+    list_init(&s->ending);
+    list_init(&s->orphans);
+    deadline_init(&s->deadlines);
+    ready_init(&s->ready, settings->head_start_ms, settings->class_weight);
+    roster_init(&s->roster);
+    if (settings_take(s, settings))
+        sched_free(&s);
+    return s;
+}
+
+static void free_requests(struct sched *s)
+{
+    struct lookup *lookup, *next;
+    HASH_ITER(hh, s->lookups.all, lookup, next)
+    {
+        struct list requests;
+        list_init(&requests);
+        lookup_answered(&s->lookups, lookup, &requests);
+        for (struct list *node; (node = list_first(&requests));) {
+            struct request *request = CONTAINER_OF(node, struct request, node);
+            list_remove(node);
+            if (request->draft)
+                job_forget(s, request->draft);
+            free(request);
+        }
+    }
+}
+
+static void free_jobs(struct sched *s)
+{
+    for (size_t b = 0; b < s->jobs.size; b++)
+        while (s->jobs.buckets[b]) {
+            struct job *job = s->jobs.buckets[b];
+            if (job->lease)
+                lease_free(s, job->lease);
+            job_forget(s, job);
+        }
+    job_table_done(&s->jobs);
+}
+
+static void free_peers(struct sched *s)
+{
+    struct worker *worker, *next_worker;
+    HASH_ITER(hh, s->roster.workers, worker, next_worker)
+    {
+        for (struct list *node; (node = list_first(&worker->leases));)
+            lease_free(s, CONTAINER_OF(node, struct lease, node));
+        deadline_set(&s->deadlines, &worker->due, MSEC_NEVER);
+        roster_remove(&s->roster, &s->names, worker);
+    }
+    struct api *api, *next_api;
+    HASH_ITER(hh, s->apis, api, next_api)
+    {
+        HASH_DELETE(hh, s->apis, api);
+        free(api);
+    }
+}
+
+void sched_free(struct sched **sched)
+{
+    struct sched *s = TAKE(*sched);
+    if (!s)
+        return;
+    free_requests(s);
+    free_jobs(s);
+    free_peers(s);
+    struct pin *pin, *next;
+    HASH_ITER(hh, s->pins, pin, next)
+    {
+        HASH_DELETE(hh, s->pins, pin);
+        free(pin);
+    }
+    ready_done(&s->ready);
+    routes_free(&s->names, &s->routes, s->routes_count);
+    roster_done(&s->roster, &s->names);
+    heap_done(&s->deadlines);
+    tenants_free(&s->tenants);
+    queues_free(&s->queues);
+    free(s->leaving);
+    free(s->verdicts);
+    free(s->drops);
+    free(s);
+}
+
+/* ---- time ---- */
+
+static void job_is_due(struct sched *s, struct job *job)
+{
+    deadline_set(&s->deadlines, &job->due, MSEC_NEVER);
+    if (job->expires_at <= s->now) {
+        if (job_end(s, job, STATE_EXPIRED, KIND_EXPIRED, "it waited as long as it may")) {
+            deadline_set(&s->deadlines, &job->due, s->now + SOON_MS);
+            sched_again(s);
+        }
+        return;
+    }
+    if (job->state == STATE_PROCESSING && job->lease->expires_at <= s->now) {
+        if (job->written <= s->stored) {
+            lease_lapse(s, job, job->lease->worker != NULL && !job->lease->worker->peer);
+            return;
+        }
+        job->lease->expires_at = s->now + s->settings.lease_ms; /* the JOB has not left yet: the store is behind */
+    }
+    if (job->state != STATE_PROCESSING && job->again_at <= s->now && !job->flow) {
+        bool was_retrying = job->state == STATE_RETRYING;
+        job_wait(s, job);
+        if (was_retrying)
+            show(s, job, EVENT_STATUS);
+        return;
+    }
+    deadline_set(&s->deadlines, &job->due, job_due(job));
+}
+
+static void fire_due(struct sched *s)
+{
+    for (struct due *due; (due = deadline_top(&s->deadlines)) && due->at <= s->now;) {
+        if (due->of == DUE_WORKER) {
+            worker_due(s, CONTAINER_OF(due, struct worker, due));
+            continue;
+        }
+        struct job *job = CONTAINER_OF(due, struct job, due);
+        if (!sched_room(s, job)) {
+            sched_again(s);
+            return;
+        }
+        job_is_due(s, job);
+    }
+}
+
+/* Ends that wait for a display part whose question got no answer ask again. */
+static void ask_again(struct sched *s)
+{
+    for (size_t b = 0; b < s->jobs.size; b++)
+        for (struct job *job = s->jobs.buckets[b]; job; job = job->chain) {
+            bool wanted = (job->ending && !job->ending->written) || (job->lease && !job->lease->sent && !job->ending);
+            if (!wanted || job->body || job->body_asked || !sched_room(s, job))
+                continue;
+            ask_body(s, job);
+        }
+}
+
+msec sched_next(const struct sched *s)
+{
+    if (s->rewriting)
+        return s->now;
+    struct due *due = deadline_top(&s->deadlines);
+    return MIN(due ? due->at : MSEC_NEVER, s->again_at);
+}
+
+/* ---- the store's answers ---- */
+
+static void body_answered(struct sched *s, const struct input *in, bool known)
+{
+    struct job *job = job_table_find(&s->jobs, &(in->type == INPUT_FOUND ? &in->found.key : &in->absent.key)->id);
+    if (!job || !job->body_asked)
+        return;
+    job->body_asked = false;
+    if (!known) {
+        sched_again(s);
+        return;
+    }
+    if (in->type == INPUT_FOUND && in->body && !job->body)
+        body_keep(s, job, in->body);
+    if (job->ending) {
+        if (!job->body)
+            job->display_bytes = 0; /* shown without */
+        if (!job->ending->written)
+            end_write(s, job);
+    } else if (!job->body) {
+        s->stats.lost++;
+        if (job_end(s, job, STATE_FAILED, KIND_LOST, "its body is nowhere any more"))
+            sched_again(s);
+    } else if (s->rewriting || job->written == 0)
+        save_body(s, job);
+    else if (job->lease && !job->lease->sent && job->lease->worker)
+        lease_send(s, job->lease);
+}
+
+static void forget_answered(struct sched *s, const struct input *in, bool known)
+{
+    const struct lookup_key *key = in->type == INPUT_FOUND ? &in->found.key : &in->absent.key;
+    struct lookup *lookup = lookup_find(&s->lookups, key);
+    if (!lookup)
+        return;
+    const struct rec_ended *ended = in->type == INPUT_FOUND ? in->found.ended : NULL;
+    struct list requests;
+    list_init(&requests);
+    lookup_answered(&s->lookups, lookup, &requests);
+    for (struct list *node; (node = list_first(&requests));) {
+        struct request *request = CONTAINER_OF(node, struct request, node);
+        list_remove(node);
+        bool mine = ended && span_equal(ended->spec.tenant, span_of(request->tenant, request->tenant_len));
+        uint64_t number = 0;
+        if (mine) {
+            if (ended->idem.len == 32) /* so that the key may be used again */
+                number = drop_idem(s, ended->idem.data);
+            number = drop_ended(s, &request->id, ended->spec.tenant);
+        }
+        answer(s, request->peer, request->ref, &request->id, !known ? ERR_STORE : mine ? ERR_OK : ERR_NOT_LIVE, number);
+        free(request);
+        if (effects_reserve(s->out, 16))
+            ended = NULL;
+    }
+}
+
+static void on_answer(struct sched *s, const struct input *in)
+{
+    bool known = in->type != INPUT_UNKNOWN, found = in->type == INPUT_FOUND;
+    const struct lookup_key *given = found ? &in->found.key : &in->absent.key;
+    struct lookup_key key = given->kind == LOOKUP_IDEM ? lookup_key_hash(given->hash) : lookup_key_id(given->kind, &given->id);
+    if (key.kind == LOOKUP_BODY)
+        body_answered(s, in, known);
+    else if (key.kind == LOOKUP_ENDED)
+        forget_answered(s, in, known);
+    else
+        submit_answered(s, &key, known, found ? in->found.idem : NULL, found ? in->found.ended : NULL, found);
+}
+
+/* ---- operators ---- */
+
+static void on_pause(struct sched *s, const struct input *in)
+{
+    struct tenant *tenant = in->pause.tenant.len ? tenant_get(&s->tenants, in->pause.tenant) : NULL;
+    struct queue *queue = in->pause.queue.len ? queue_get(&s->queues, in->pause.queue) : NULL;
+    if (tenant)
+        tenant->paused = in->pause.on;
+    if (queue)
+        queue->paused = in->pause.on;
+    struct flow *flow;
+    for (flow = s->ready.flows; flow; flow = flow->hh.next)
+        if (flow->key.tenant == tenant || flow->key.queue == queue)
+            ready_pause_changed(&s->ready, flow);
+}
+
+/* ---- one step ---- */
+
+static enum err take(struct sched *s, const struct input *in)
+{
+    switch (in->type) {
+    case INPUT_RECOVER:
+        return on_recover(s, in);
+    case INPUT_START:
+        s->started = true;
+        s->epoch = in->start.epoch;
+        s->ack = in->start.ack;
+        s->shard = in->start.shard;
+        return ERR_OK;
+    case INPUT_HELLO:
+        return on_hello(s, in);
+    case INPUT_GONE:
+        on_gone(s, in);
+        return ERR_OK;
+    case INPUT_HEARTBEAT:
+        return on_heartbeat(s, in);
+    case INPUT_DRAIN:
+        on_drain(s, in);
+        return ERR_OK;
+    case INPUT_SUBMIT:
+        return on_submit(s, in);
+    case INPUT_WITHDRAW:
+        on_withdraw(s, in);
+        return ERR_OK;
+    case INPUT_CANCEL:
+        return on_cancel(s, in);
+    case INPUT_FORGET:
+        return on_forget(s, in);
+    case INPUT_ASK:
+        on_ask(s, in);
+        return ERR_OK;
+    case INPUT_WATCH:
+        return on_watch(s, in);
+    case INPUT_UNWATCH:
+        on_unwatch(s, in);
+        return ERR_OK;
+    case INPUT_PATCH:
+        on_patch(s, in);
+        return ERR_OK;
+    case INPUT_RETRY: /* ended jobs are not brought back by this version */
+        answer(s, in->peer, in->retry->ref, &in->retry->id, ERR_CONFLICT, 0);
+        return ERR_OK;
+    case INPUT_OUTCOME:
+        return on_outcome(s, in);
+    case INPUT_PROGRESS:
+        on_progress(s, in);
+        return ERR_OK;
+    case INPUT_RUN_EVENT:
+        on_run_event(s, in);
+        return ERR_OK;
+    case INPUT_UNSENT:
+        on_unsent(s, in);
+        return ERR_OK;
+    case INPUT_STORED:
+        on_stored(s, in->stored.number);
+        return ERR_OK;
+    case INPUT_STALL:
+        s->stalled = true;
+        return ERR_OK;
+    case INPUT_FLOW:
+        s->stalled = false;
+        sched_again(s);
+        return ERR_OK;
+    case INPUT_FOUND:
+    case INPUT_ABSENT:
+    case INPUT_UNKNOWN:
+        on_answer(s, in);
+        return ERR_OK;
+    case INPUT_REWRITE:
+        s->epoch = in->rewrite.epoch;
+        s->rewriting = s->jobs.frozen = true;
+        s->rewrite_at = 0;
+        return ERR_OK;
+    case INPUT_PAUSE:
+        on_pause(s, in);
+        return ERR_OK;
+    case INPUT_SETTINGS:
+        return on_settings(s, in->settings);
+    case INPUT_TICK:
+        return ERR_OK;
+    }
+    return ERR_OK;
+}
+
+enum err sched_step(struct sched *s, msec now, const struct input *in, struct effects *out)
+{
+    s->out = out;
+    s->now = MAX(s->now, now);
+    const struct job *job = NULL; /* the job it is about bounds what one input can cause */
+    if (in->type == INPUT_OUTCOME)
+        job = job_table_find(&s->jobs, &in->outcome->id);
+    else if (in->type == INPUT_CANCEL)
+        job = job_table_find(&s->jobs, &in->cancel->id);
+    if (effects_reserve(out, 96) || (job && !sched_room(s, job)))
+        return ERR_NOMEM;
+    if (s->started)
+        fire_due(s);
+    if (effects_reserve(out, 96) || (job && !sched_room(s, job)))
+        return ERR_NOMEM;
+    enum err e = take(s, in);
+    if (e)
+        return e;
+    if (s->again_at <= s->now) {
+        s->again_at = MSEC_NEVER;
+        s->reopen = true;
+        ask_again(s);
+    }
+    if (s->rewriting)
+        rewrite_slice(s);
+    dispatch(s);
+    return ERR_OK;
+}
+
+uint64_t sched_written(const struct sched *s) { return s->written; }
+
+/* ---- numbers ---- */
+
+void sched_stats(const struct sched *s, struct sched_stats *ret_stats)
+{
+    *ret_stats = s->stats;
+    ret_stats->jobs = s->accepted;
+    ret_stats->job_bytes = s->bytes;
+    ret_stats->body_cache_bytes = s->body_cache;
+    ret_stats->pending = s->counts[STATE_PENDING];
+    ret_stats->processing = s->counts[STATE_PROCESSING];
+    ret_stats->retrying = s->counts[STATE_RETRYING];
+    for (int state = STATE_COMPLETED; state <= STATE_EXPIRED; state++)
+        ret_stats->ending += s->counts[state];
+    uint64_t in_flows = 0;
+    for (const struct flow *flow = s->ready.flows; flow; flow = flow->hh.next) {
+        in_flows += flow->count;
+        if (flow->key.outlet->served && !flow->key.tenant->paused && !flow->key.queue->paused)
+            ret_stats->ready += flow->count;
+    }
+    ret_stats->scheduled = ret_stats->pending - in_flows;
+    ret_stats->flows = HASH_COUNT(s->ready.flows);
+    for (const struct tenant *tenant = s->tenants; tenant; tenant = tenant->hh.next)
+        ret_stats->tenants += tenant->jobs > 0;
+    ret_stats->workers = s->roster.workers_count;
+    ret_stats->apis = HASH_COUNT(s->apis);
+    ret_stats->slots = s->roster.slots;
+    ret_stats->slots_free = s->roster.slots > s->roster.used ? s->roster.slots - s->roster.used : 0;
+    ret_stats->lookups_waiting = s->lookups.waiting;
+    for (const struct api *api = s->apis; api; api = api->hh.next)
+        for (struct list *node = list_first(&api->watches); node; node = list_next(&api->watches, node))
+            ret_stats->watchers++;
+    ret_stats->stalled = s->stalled;
+    ret_stats->draining = s->draining;
+    ret_stats->dispatch_steps = s->ready.steps;
+}
+
+bool sched_tenant(const struct sched *s, struct span name, struct sched_tenant_stats *ret_stats)
+{
+    const struct tenant *tenant = tenant_find(s->tenants, name);
+    if (tenant)
+        tenant_stats(tenant, s->now, ret_stats);
+    return tenant != NULL;
+}

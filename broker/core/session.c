@@ -1,0 +1,247 @@
+/* Peers come, are heard of, and go; their leases with them. */
+#include "broker/core/state.h"
+
+#include <stdlib.h>
+
+static struct effect *welcome(struct sched *s, peer_number peer)
+{
+    struct effect *effect = effects_add(s->out, EFFECT_WELCOME);
+    effect->peer = peer;
+    effect->welcome.ack = s->ack;
+    effect->welcome.stalled = s->stalled;
+    effect->welcome.workers = s->roster.workers_count;
+    return effect;
+}
+
+/* ---- api children ---- */
+
+static struct api *api_find(struct sched *s, peer_number peer)
+{
+    struct api *api;
+    HASH_FIND(hh, s->apis, &peer, sizeof peer, api);
+    return api;
+}
+
+static enum err api_hello(struct sched *s, const struct input *in)
+{
+    if (!api_find(s, in->peer)) {
+        struct api *api = calloc(1, sizeof *api);
+        if (!api)
+            return ERR_NOMEM;
+        api->peer = in->peer;
+        list_init(&api->watches);
+        HASH_ADD(hh, s->apis, peer, sizeof api->peer, api);
+        if (!api->hh.tbl) {
+            free(api);
+            return ERR_NOMEM;
+        }
+    }
+    welcome(s, in->peer);
+    return ERR_OK;
+}
+
+/* Its callers are gone with it: jobs that asked for it are cancelled. */
+static void api_gone(struct sched *s, struct api *api)
+{
+    for (struct list *node; (node = list_first(&api->watches));) {
+        struct watch *watch = CONTAINER_OF(node, struct watch, of_api);
+        struct job *job = watch->job;
+        watch_free(watch);
+        if (job->spec->cancel_on_leave && !job->ending && sched_room(s, job))
+            if (job_end(s, job, STATE_CANCELLED, KIND_CANCELLED, "its caller left"))
+                sched_again(s);
+    }
+    HASH_DELETE(hh, s->apis, api);
+    free(api);
+}
+
+/* ---- a worker's HELLO ---- */
+
+/* The current run of a live job, whoever has it in the broker's books. */
+static struct lease *claimed(struct sched *s, const struct worker *worker, const struct rec_held *held)
+{
+    struct job *job = job_table_find(&s->jobs, &held->id);
+    if (!job || !job->lease || fence_compare(job->fence, held->fence) != 0)
+        return NULL;
+    struct lease *lease = job->lease;
+    return !lease->worker || lease->worker == worker ? lease : NULL;
+}
+
+static void adopt(struct sched *s, struct worker *worker, struct lease *lease)
+{
+    s->stats.adopted++;
+    lease->sent = true;
+    lease->expires_at = s->now + s->settings.lease_ms;
+    if (lease->worker)
+        return;
+    list_remove(&lease->node);
+    roster_take(&s->roster, worker, lease);
+}
+
+static bool is_held(const struct msg_hello *hello, const struct lease *lease)
+{
+    for (uint32_t i = 0; i < hello->held_count; i++)
+        if (id_equal(&hello->held[i].id, &lease->id) && fence_compare(hello->held[i].fence, lease->fence) == 0)
+            return true;
+    return false;
+}
+
+/* Leases of this worker that its HELLO does not list: the JOB never arrived, or the run was dropped as told. */
+static void settle_missing(struct sched *s, struct worker *worker, const struct msg_hello *hello)
+{
+    struct list *node, *next;
+    LIST_EACH_SAFE (node, next, &worker->leases) {
+        struct lease *lease = CONTAINER_OF(node, struct lease, node);
+        if (is_held(hello, lease))
+            continue;
+        if (!lease->job)
+            lease_free(s, lease);
+        else if (lease->job->ending)
+            lease_lapse(s, lease->job, false);
+        else if (sched_room(s, lease->job))
+            lease_undo(s, lease->job);
+    }
+}
+
+static enum err verdicts(struct sched *s, struct worker *worker, const struct msg_hello *hello)
+{
+    struct rec_verdict *list = realloc(s->verdicts, MAX(hello->held_count, 1u) * sizeof *list);
+    if (!list)
+        return ERR_NOMEM;
+    s->verdicts = list;
+    for (uint32_t i = 0; i < hello->held_count; i++) {
+        const struct rec_held *held = &hello->held[i];
+        struct lease *lease = claimed(s, worker, held);
+        list[i] = (struct rec_verdict){.id = held->id, .fence = held->fence, .verdict = VERDICT_ABORT};
+        if (!lease)
+            continue;
+        adopt(s, worker, lease);
+        list[i].verdict = lease->job && watch_tokens(lease->job) ? VERDICT_REPLAY : VERDICT_KEEP;
+    }
+    return ERR_OK;
+}
+
+static enum err worker_hello(struct sched *s, const struct input *in)
+{
+    const struct msg_hello *hello = in->hello;
+    struct worker *worker = roster_find(&s->roster, hello->instance);
+    bool returned = worker != NULL;
+    if (heap_reserve(&s->deadlines, s->deadlines.count + 1))
+        return ERR_NOMEM;
+    if (!worker && !(worker = roster_add(&s->roster, &s->names, hello)))
+        return ERR_NOMEM;
+    if (verdicts(s, worker, hello)) {
+        if (!returned)
+            roster_remove(&s->roster, &s->names, worker);
+        return ERR_NOMEM;
+    }
+    worker->peer = in->peer;
+    worker->doubtful = worker->draining = worker->bye = false;
+    deadline_set(&s->deadlines, &worker->due, MSEC_NEVER);
+    roster_slots(&s->roster, worker, hello->slots);
+    settle_missing(s, worker, hello);
+    enum err placed;
+    roster_place(&s->roster, worker, &placed);
+    if (placed)
+        sched_again(s);
+    s->reopen = true; /* room for suspects, or a new group */
+    struct effect *effect = welcome(s, in->peer);
+    effect->welcome.verdicts = s->verdicts;
+    effect->welcome.verdicts_count = hello->held_count;
+    return ERR_OK;
+}
+
+enum err on_hello(struct sched *s, const struct input *in)
+{
+    if (in->hello->role == ROLE_WORKER)
+        return worker_hello(s, in);
+    if (in->hello->role == ROLE_API)
+        return api_hello(s, in);
+    welcome(s, in->peer);
+    return ERR_OK;
+}
+
+/* ---- heartbeats ---- */
+
+static enum err renew(struct sched *s, struct worker *worker, const struct msg_heartbeat *heartbeat, uint32_t *ret_drops)
+{
+    struct rec_lease *drops = realloc(s->drops, MAX(heartbeat->leases_count, 1u) * sizeof *drops);
+    if (!drops)
+        return ERR_NOMEM;
+    s->drops = drops;
+    for (uint32_t i = 0; i < heartbeat->leases_count; i++) {
+        const struct rec_lease *said = &heartbeat->leases[i];
+        struct lease *lease = lease_find(s, worker, &said->id, said->fence);
+        if (lease && lease->worker == worker && lease->job)
+            lease->expires_at = s->now + s->settings.lease_ms;
+        else
+            drops[(*ret_drops)++] = *said;
+    }
+    return ERR_OK;
+}
+
+enum err on_heartbeat(struct sched *s, const struct input *in)
+{
+    struct worker *worker = roster_by_peer(&s->roster, in->peer);
+    uint32_t drops = 0;
+    if (worker) {
+        if (renew(s, worker, in->heartbeat, &drops))
+            return ERR_NOMEM;
+        worker->doubtful = false;
+        roster_slots(&s->roster, worker, in->heartbeat->slots);
+    }
+    struct effect *effect = effects_add(s->out, EFFECT_HEARTBEAT_ACK);
+    effect->peer = in->peer;
+    effect->heartbeat_ack = (struct msg_heartbeat_ack){
+        .now = s->now, .stalled = s->stalled, .workers = s->roster.workers_count, .drop = s->drops, .drop_count = drops};
+    return ERR_OK;
+}
+
+/* ---- going ---- */
+
+void on_gone(struct sched *s, const struct input *in)
+{
+    struct api *api = api_find(s, in->peer);
+    if (api)
+        api_gone(s, api);
+    struct worker *worker = roster_by_peer(&s->roster, in->peer);
+    if (!worker || !in->peer)
+        return;
+    worker->peer = 0;
+    worker->bye = in->gone.bye;
+    roster_changed(&s->roster, worker);
+    deadline_set(&s->deadlines, &worker->due, in->gone.bye ? s->now : s->now + s->settings.return_ms);
+}
+
+/* It did not come back: what it held lapses, and it is forgotten. */
+void worker_due(struct sched *s, struct worker *worker)
+{
+    bool charged = !worker->bye;
+    for (struct list *node; (node = list_first(&worker->leases));) {
+        struct lease *lease = CONTAINER_OF(node, struct lease, node);
+        if (!lease->job)
+            lease_free(s, lease);
+        else if (sched_room(s, lease->job))
+            lease_lapse(s, lease->job, charged);
+        else {
+            deadline_set(&s->deadlines, &worker->due, s->now + SOON_MS);
+            return;
+        }
+    }
+    deadline_set(&s->deadlines, &worker->due, MSEC_NEVER);
+    roster_remove(&s->roster, &s->names, worker);
+    s->reopen = true;
+}
+
+void on_drain(struct sched *s, const struct input *in)
+{
+    if (!in->peer) {
+        s->draining = true;
+        return;
+    }
+    struct worker *worker = roster_by_peer(&s->roster, in->peer);
+    if (!worker)
+        return;
+    worker->draining = true;
+    roster_changed(&s->roster, worker);
+}

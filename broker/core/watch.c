@@ -1,0 +1,175 @@
+/* Questions about live jobs, and who watches them. */
+#include "broker/core/state.h"
+
+#include <stdlib.h>
+
+/* ---- watches ---- */
+
+void watch_free(struct watch *watch)
+{
+    struct job *job = watch->job;
+    list_remove(&watch->of_job);
+    list_remove(&watch->of_api);
+    job->watched = !list_empty(&job->watches);
+    free(watch);
+}
+
+void watches_drop(struct job *job)
+{
+    for (struct list *node; (node = list_first(&job->watches));)
+        watch_free(CONTAINER_OF(node, struct watch, of_job));
+}
+
+bool watch_tokens(const struct job *job)
+{
+    struct list *node;
+    LIST_EACH (node, &job->watches)
+        if (CONTAINER_OF(node, struct watch, of_job)->tokens)
+            return true;
+    return false;
+}
+
+static struct watch *watch_of(struct sched *s, peer_number peer, struct job *job)
+{
+    struct list *node;
+    LIST_EACH (node, &job->watches) {
+        struct watch *watch = CONTAINER_OF(node, struct watch, of_job);
+        if (watch->api->peer == peer)
+            return watch;
+    }
+    return NULL;
+}
+
+enum err watch_add(struct sched *s, peer_number peer, struct job *job, bool all, bool tokens)
+{
+    struct api *api;
+    HASH_FIND(hh, s->apis, &peer, sizeof peer, api);
+    if (!api)
+        return ERR_OK; /* gone meanwhile, or a monitor: nobody to tell */
+    struct watch *watch = watch_of(s, peer, job);
+    if (!watch) {
+        watch = calloc(1, sizeof *watch);
+        if (!watch)
+            return ERR_NOMEM;
+        watch->job = job;
+        watch->api = api;
+        list_init(&watch->of_job);
+        list_init(&watch->of_api);
+        list_push_back(&job->watches, &watch->of_job);
+        list_push_back(&api->watches, &watch->of_api);
+        job->watched = true;
+    }
+    watch->all |= all;
+    watch->tokens |= tokens;
+    return ERR_OK;
+}
+
+static void watch_run(struct sched *s, struct job *job, bool on, uint64_t from)
+{
+    struct lease *lease = job->lease;
+    if (!lease || !lease->worker || !lease->sent)
+        return;
+    lease->token_watch = on;
+    struct effect *effect = effects_add(s->out, EFFECT_WATCH_RUN);
+    effect->peer = lease->worker->peer;
+    effect->after = job->written; /* behind the JOB it is about */
+    effect->watch_run = (struct msg_watch_run){.id = job->id, .fence = job->fence, .on = on, .from = from};
+}
+
+/* ---- from api ---- */
+
+static bool answer_absent(struct sched *s, peer_number peer, uint64_t ref, const struct id *id, const struct job *job)
+{
+    if (job)
+        return false;
+    answer(s, peer, ref, id, s->stalled ? ERR_STORE : ERR_NOT_LIVE, 0);
+    return true;
+}
+
+void on_ask(struct sched *s, const struct input *in)
+{
+    const struct msg_ask *ask = in->ask;
+    struct job *job = sched_find(s, &ask->id, ask->tenant);
+    if (answer_absent(s, in->peer, ask->ref, &ask->id, job))
+        return;
+    if (ask->watch && !job->ending && watch_add(s, in->peer, job, false, false)) {
+        answer(s, in->peer, ask->ref, &ask->id, ERR_NOMEM, 0);
+        return;
+    }
+    answer_job(s, in->peer, ask->ref, job);
+}
+
+enum err on_watch(struct sched *s, const struct input *in)
+{
+    const struct msg_watch *watch = in->watch;
+    struct job *job = sched_find(s, &watch->id, watch->tenant);
+    if (answer_absent(s, in->peer, watch->ref, &watch->id, job))
+        return ERR_OK;
+    if (!job->ending) {
+        enum err e = watch_add(s, in->peer, job, true, watch->tokens);
+        if (e)
+            return e;
+        if (watch->tokens)
+            watch_run(s, job, true, watch->run == job->run ? watch->offset : 0);
+    }
+    answer_job(s, in->peer, watch->ref, job);
+    return ERR_OK;
+}
+
+void on_unwatch(struct sched *s, const struct input *in)
+{
+    struct job *job = job_table_find(&s->jobs, &in->unwatch->id);
+    struct watch *watch = job ? watch_of(s, in->peer, job) : NULL;
+    if (!watch)
+        return;
+    watch_free(watch);
+    if (in->unwatch->left && job->spec->cancel_on_leave && !job->watched && !job->ending) {
+        if (job_end(s, job, STATE_CANCELLED, KIND_CANCELLED, "its caller left"))
+            sched_again(s);
+    } else if (job->lease && job->lease->token_watch && !watch_tokens(job))
+        watch_run(s, job, false, 0);
+}
+
+/* ---- from workers: only the current run counts ---- */
+
+static struct job *running(struct sched *s, peer_number peer, const struct id *id, struct fence fence)
+{
+    struct job *job = job_table_find(&s->jobs, id);
+    if (!job || !job->lease || job->ending || fence_compare(job->fence, fence) != 0)
+        return NULL;
+    return job->lease->worker && job->lease->worker->peer == peer ? job : NULL;
+}
+
+void on_progress(struct sched *s, const struct input *in)
+{
+    struct job *job = running(s, in->peer, &in->progress->id, in->progress->fence);
+    if (!job || job->lease->progress >= in->progress->progress)
+        return;
+    job->lease->progress = MIN(in->progress->progress, 99);
+    show(s, job, EVENT_PROGRESS);
+}
+
+void on_run_event(struct sched *s, const struct input *in)
+{
+    struct job *job = running(s, in->peer, &in->run_event->id, in->run_event->fence);
+    if (!job)
+        return;
+    job->tokens_shown = true;
+    struct list *node;
+    LIST_EACH (node, &job->watches) {
+        struct watch *watch = CONTAINER_OF(node, struct watch, of_job);
+        if (!watch->tokens)
+            continue;
+        struct effect *effect = effects_add(s->out, EFFECT_EVENT);
+        effect->peer = watch->api->peer;
+        effect->body = in->body;
+        effect->event = (struct rec_event){.id = job->id,
+                                           .event = EVENT_TOKEN,
+                                           .run = job->run,
+                                           .offset = in->run_event->offset,
+                                           .state = job->state,
+                                           .progress = job->lease->progress,
+                                           .attempt = job->calls,
+                                           .bytes = in->run_event->bytes};
+    }
+}
