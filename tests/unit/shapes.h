@@ -242,7 +242,7 @@ static UNUSED void pack(const msgpack_object *object, struct frame_buffer *out)
 /* Calls visit for the array of each record inside `array`, itself included; `skip` elements stand before its fields. */
 typedef void visit_record(void *arg, const struct shape *shape, msgpack_object_array *array, uint32_t skip);
 
-static void each_record(const struct shape *shape, msgpack_object_array *array, uint32_t skip, visit_record *visit, void *arg)
+static UNUSED void each_record(const struct shape *shape, msgpack_object_array *array, uint32_t skip, visit_record *visit, void *arg)
 {
     for (uint32_t i = 0; i < shape->count && skip + i < array->size; i++) {
         msgpack_object_array *item = &array->ptr[skip + i].via.array;
