@@ -7,7 +7,7 @@ static const char *check_job(const struct sched *s, const struct job *job)
         return job->flow || job->lease || job->ending ? "a draft is in a flow, leased or ended" : NULL;
     if (job->lease && job->lease->job != job)
         return "a job's lease is another's";
-    if ((job->state == STATE_PROCESSING) != (job->lease != NULL))
+    if (!job->ending && (job->state == STATE_PROCESSING) != (job->lease != NULL))
         return "processing and leased are not the same";
     if (job->flow && (job->state != STATE_PENDING || job->scheduled))
         return "a job that is not ready is in a flow";

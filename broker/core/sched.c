@@ -320,10 +320,10 @@ static void body_answered(struct sched *s, const struct input *in, bool known)
         s->stats.lost++;
         if (job_end(s, job, STATE_FAILED, KIND_LOST, "its body is nowhere any more"))
             sched_again(s);
-    } else if (s->rewriting || job->written == 0)
-        save_body(s, job);
-    else if (job->lease && !job->lease->sent && job->lease->worker)
+    } else if (job->lease && !job->lease->sent && job->lease->worker)
         lease_send(s, job->lease);
+    else if (s->body_cache > s->settings.body_cache_bytes)
+        body_release(s, job); /* it was only asked whether it is there */
 }
 
 static void forget_answered(struct sched *s, const struct input *in, bool known)
