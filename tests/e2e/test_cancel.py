@@ -1,5 +1,10 @@
 """Cancel in every state (P8): the caller's reply is the truth, and a running upstream call is closed within 100 ms."""
 
+import json
+import socket
+import threading
+import time
+
 import pytest
 
 from quern import Quern, until
@@ -25,10 +30,10 @@ def test_scheduled(system):
 def test_running(system, text, stream):
     job = system.submit({"prompt": f"cancel running {text} [[fault={text} after_tokens=2]] more words", "stream": stream})
     until(lambda: system.upstream.stats()["in_flight"] > 0, "the call is made")
-    began = system.upstream.stats()["now_ms"]
+    began = time.monotonic() * 1000
     cancelled(system, job["id"])
     call = until(lambda: (c := system.upstream.calls_with(f"cancel running {text}")) and c[0], "the upstream saw it close")
-    assert call["how"] == "client_closed" and call["closed_ms"] - began <= 100 + 50, (call, began)
+    assert call["ended"] == "client_closed" and call["closed_ms"] - began <= 100 + 50, (call, began)
     until(lambda: system.stats()["active"] == 0, "the slot is free")
 
 
@@ -58,7 +63,6 @@ def test_ended(system):
 
 
 def test_a_waiting_caller_is_told(system):
-    import threading
     job = system.submit("cancel watched [[fault=hang]]")
     until(lambda: system.job(job["id"])["status"] == "processing", "processing")
     got = []
@@ -74,11 +78,9 @@ def test_unknown(system):
 
 
 def test_leaving_cancels_when_asked(system):
-    import json
-    import socket
     body = json.dumps({"prompt": "cancel on leave [[fault=hang]]", "on_disconnect": "cancel"}).encode()
     with socket.create_connection(("127.0.0.1", system.port), timeout=10) as s:
         s.sendall(b"POST /v1/jobs?wait=30s HTTP/1.1\r\nHost: q\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         until(lambda: system.upstream.stats()["in_flight"] > 0, "the call is made")
     call = until(lambda: (c := system.upstream.calls_with("cancel on leave")) and c[0], "the call is closed")
-    assert call["how"] == "client_closed"
+    assert call["ended"] == "client_closed"

@@ -1,5 +1,7 @@
 """Each kind of failure: how often it is called, when it is tried again, and what its caller is told."""
 
+import json
+
 import pytest
 
 from quern import Quern, http_date, until
@@ -83,7 +85,6 @@ def test_odd_but_whole_answers_are_taken(system, fault, stream):
 @pytest.mark.parametrize("stream", [False, True])
 def test_tool_calls_come_back_whole(system, stream):
     done = system.ended(system.submit({"prompt": f"tools {stream} [[fault=tool_calls]]", "stream": stream})["id"])
-    import json
     call = done["result"]["tool_calls"][0]
     assert done["result"]["finish_reason"] == "tool_calls" and isinstance(json.loads(call["function"]["arguments"]), dict)
 
@@ -107,7 +108,7 @@ def test_the_total_clock(system):
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_is_honoured_and_costs_no_attempt(system, form):
-    value = "2" if form == "seconds" else http_date(3).replace(" ", "_")
+    value = "2" if form == "seconds" else f'"{http_date(3)}"'
     text = f"throttled {form} [[fault=status_429 fail_first=2 retry_after={value}]]"
     job = system.submit({"prompt": text, "max_attempts": 1, "backoff": FAST})
     seen = until(lambda: (j := system.job(job["id"]))["status"] == "retrying" and j, "retrying")

@@ -142,7 +142,7 @@ def test_a_caller_that_leaves_does_not_take_its_job_along(system):
         body = b'{"prompt":"left alone [[latency_ms=300]]"}'
         s.sendall(b"POST /v1/jobs?wait=30s HTTP/1.1\r\nHost: q\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         until(lambda: system.upstream.calls_with("left alone") or system.stats()["active"] > 0, "the call runs")
-    until(lambda: any(c["how"] == "answered" for c in system.upstream.calls_with("left alone")), "the call was finished")
+    until(lambda: any(c["ended"] == "answered" for c in system.upstream.calls_with("left alone")), "the call was finished")
 
 
 def test_many_idle_connections_cost_others_nothing(system):

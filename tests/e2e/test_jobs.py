@@ -1,5 +1,6 @@
 """One job, end to end: what a caller of the native interface sees."""
 
+import json
 import re
 import threading
 
@@ -185,7 +186,6 @@ def test_stats_count_what_happened(system):
 def test_quernctl_sees_the_same(system):
     job = system.submit("for the operator", wait="20s")
     out = system.ctl("job", job["id"], "--json")
-    import json
     shown = json.loads(out.stdout)
     assert shown["id"] == job["id"] and shown["state"] == "completed"
     assert "for the operator" not in out.stdout

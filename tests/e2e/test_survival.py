@@ -4,7 +4,9 @@ What callers saw is written down as a history, and a checker that is itself test
 
 import contextlib
 import http.client
+import os
 import random
+import signal
 import threading
 import time
 
@@ -121,7 +123,6 @@ def test_every_role_is_killed_under_load_and_nothing_is_lost():
                 role = target.split()[0]
                 if target.endswith("child"):
                     pids = until(lambda: q.children(role), f"{role} has children")
-                    import os, signal
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(rng.choice(pids), signal.SIGKILL)
                 else:
@@ -150,7 +151,6 @@ def test_a_worker_child_killed_gives_its_jobs_back_uncharged():
     with Quern(workers=1) as q:
         job = q.submit("returned [[latency_ms=1500]]")
         until(lambda: q.job(job["id"])["status"] == "processing", "processing")
-        import os, signal
         for pid in q.children("worker"):
             os.kill(pid, signal.SIGKILL)
         done = q.ended(job["id"])
