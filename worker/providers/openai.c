@@ -250,7 +250,7 @@ static bool fail_by_error(struct provider_failure *failure, unsigned status, con
     provider_text(words, sizeof words, span_str(code ? code : type ? type : ""));
     if (status)
         return provider_fail(failure, kind, said, "HTTP %u%s%s", status, words[0] ? " " : "", words);
-    return provider_fail(failure, kind, said, "an error in the answer%s%s", words[0] ? " " : "", words);
+    return provider_fail(failure, kind, said, "an error in the answer%s%s", words[0] ? ", " : "", words);
 }
 
 static void classify(unsigned status, struct span body, bool retry_after, struct provider_failure *failure)
@@ -471,7 +471,7 @@ static bool take_choice(struct openai *openai, const cJSON *choice)
 static bool take_object(struct openai *openai, const cJSON *object)
 {
     const char *model = json_text(object, "model");
-    if (model && model[0])
+    if (model && model[0] && strcmp(model, openai->model) != 0) /* mostly the same in every chunk */
         provider_text(openai->model, sizeof openai->model, span_str(model));
     const cJSON *choices = json_get(object, "choices"), *choice;
     if (choices && !cJSON_IsArray(choices) && !cJSON_IsNull(choices))
