@@ -64,10 +64,13 @@ void outbox_resend(struct outbox *outbox, struct run *run)
 
 void outbox_watch(struct outbox *outbox, struct run *run, bool on, uint64_t from)
 {
+    bool before = run->watched;
     run->watched = on;
     if (!on)
         return;
-    run->sent = eventlog_snap(run_log(run), from);
+    size_t begin = eventlog_snap(run_log(run), from);
+    run->sent =
+        before ? MIN(run->sent, begin) : begin; /* another watcher may be behind: readers know by the offset what they have */
     if (!run->finished)
         outbox_spoke(outbox, run, true);
     else if (run->sent < run->log_bytes)

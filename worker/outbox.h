@@ -35,7 +35,8 @@ void outbox_free(struct outbox **outbox);
 void outbox_spoke(struct outbox *outbox, struct run *run, bool at_once);
 void outbox_ended(struct outbox *outbox, struct run *run);
 
-/* Send events of this run from `from` on, which snaps forward to a line's beginning; or none any longer. */
+/* Send events of this run from `from` on, which snaps forward to a line's beginning; or none any longer. For a run that is
+ * watched already, from there or from where it stands, whichever is earlier. */
 void outbox_watch(struct outbox *outbox, struct run *run, bool on, uint64_t from);
 
 /* A new session, or the broker asked again: the outcome is sent (once more). */

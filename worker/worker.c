@@ -269,8 +269,8 @@ static void take_frame(void *arg, const struct frame *frame)
     case MESSAGE_HEARTBEAT_ACK:
         for (uint32_t i = 0; i < frame->heartbeat_ack.drop_count; i++) {
             run = find_exact(worker, &frame->heartbeat_ack.drop[i].id, frame->heartbeat_ack.drop[i].fence);
-            if (run)
-                drop(worker, run);
+            if (run) /* an outcome is owed here too: the job may have been cancelled, and CANCEL_RUN be on its way */
+                run_cancel(run, KIND_CANCELLED);
         }
         break;
     case MESSAGE_RELOAD:
