@@ -240,15 +240,18 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
     switch (a->error) {
     case ERR_OK:
         break;
+    case ERR_ENDED: /* and stored, or this would not have been said */
+        if (e->goal == ERRAND_CANCEL) {
+            already_ended(e, a->view.state);
+            return;
+        }
+        /* fall through */
     case ERR_NOT_LIVE:
         e->not_live = true;
         if (e->goal == ERRAND_FORGET) /* the broker has looked in the store itself */
             absent(e);
         else
             look(e);
-        return;
-    case ERR_ENDED:
-        already_ended(e, a->view.state);
         return;
     default:
         fail_with(e, &(struct fault){.error = err_known(a->error) ? (enum err)a->error : ERR_BROKER,
@@ -394,23 +397,22 @@ static void on_ack(void *owner, enum err error, const struct frame *frame)
                                      .retry_after_ms = ack->retry_after_ms});
         return;
     }
-    e->state = ack->state;
     e->ack = ack->ack;
     if (ack->existing && !id_equal(&ack->id, &e->id)) { /* the key's first job: shown like any other */
         stop_watching(e, true);
         e->id = ack->id;
         e->existing = true;
         e->cancel_on_leave = false;
-        look(e);
-    } else if (!e->wait_until) {
-        accepted(e, ack->state);
-    } else if (ack->existing) { /* sent again: it may have ended before this child was watching */
-        look(e);
-    } else if (still_waits(e)) {
-        wait_for_end(e);
-    } else {
-        accepted(e, ack->state);
     }
+    e->state = ack->state ? ack->state : STATE_PENDING;
+    if (ack->existing) { /* or sent again: either way it may have ended already */
+        look(e);
+        return;
+    }
+    if (still_waits(e))
+        wait_for_end(e);
+    else
+        accepted(e, ack->state);
 }
 
 static enum err name_job(struct api *api, struct span tenant, struct id *ret_id)

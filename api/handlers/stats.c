@@ -13,7 +13,7 @@ static uint64_t number(const struct msg_stats_answer *s, const char *name)
 
 static double share(uint64_t part, uint64_t whole) { return whole ? (double)part / (double)whole : 0; }
 
-static void write_stats(struct json_out *out, const struct msg_stats_answer *s, unsigned workers)
+static void write_stats(struct json_out *out, const struct msg_stats_answer *s)
 {
     uint64_t waiting = number(s, "waiting"), active = number(s, "active"), completed = number(s, "completed"),
              failed = number(s, "failed"), expired = number(s, "expired");
@@ -24,14 +24,13 @@ static void write_stats(struct json_out *out, const struct msg_stats_answer *s, 
     json_printf(out, ",\"total\":%llu,\"success_rate\":%.4f,\"failure_rate\":%.4f,\"mean_ms\":%.1f",
                 (unsigned long long)(waiting + active), share(completed, decided), share(failed + expired, decided),
                 share(number(s, "done_ms_total"), completed));
-    json_printf(out, ",\"p50_ms\":%llu,\"p99_ms\":%llu,\"per_minute\":%llu,\"queue_size\":%llu,\"workers\":%u,\"uptime_s\":%llu}",
+    json_printf(out, ",\"p50_ms\":%llu,\"p99_ms\":%llu,\"per_minute\":%llu,\"queue_size\":%llu,\"workers\":%llu,\"uptime_s\":%llu}",
                 (unsigned long long)number(s, "p50_ms"), (unsigned long long)number(s, "p99_ms"),
-                (unsigned long long)number(s, "per_minute"), (unsigned long long)waiting, workers,
-                (unsigned long long)number(s, "uptime_s"));
+                (unsigned long long)number(s, "per_minute"), (unsigned long long)waiting,
+                (unsigned long long)number(s, "workers"), (unsigned long long)number(s, "uptime_ms") / 1000);
 }
 
 struct stats_visit {
-    struct api *api;
     struct exchange *x;
     struct asked *asked;
 };
@@ -40,7 +39,6 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
 {
     struct stats_visit *visit = owner;
     struct exchange *x = visit->x;
-    unsigned workers = ask_broker(visit->api->ask)->workers;
     x->left = NULL;
     free(visit);
     if (error) {
@@ -48,7 +46,7 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
         return;
     }
     struct json_out out = {0};
-    write_stats(&out, &frame->stats_answer, workers);
+    write_stats(&out, &frame->stats_answer);
     exchange_reply_json(x, 200, &out);
 }
 
@@ -68,7 +66,7 @@ void handle_stats(struct api *api, struct exchange *x, const struct visit *v)
     struct stats_visit *visit = malloc(sizeof *visit);
     enum err e = ERR_NOMEM;
     if (visit) {
-        *visit = (struct stats_visit){.api = api, .x = x};
+        *visit = (struct stats_visit){.x = x};
         x->left = on_left;
         x->owner = visit;
         e = ask_stats(api->ask, v->caller.tenant, on_answer, visit, &visit->asked);
