@@ -1,0 +1,769 @@
+#include "broker/broker.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "broker/core/effects.h"
+#include "broker/port_api.h"
+#include "broker/port_monitor.h"
+#include "broker/port_worker.h"
+#include "broker/settings.h"
+#include "broker/stats.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/notify.h"
+
+#define BEAT_MS     1000
+#define LEAVE_MS    5000  /* how long a drain waits for the store */
+#define LINGER_MS   200   /* what was said last may take so long to leave */
+#define CLOCK_OFF   60000 /* a difference between wall clock and stored time that is logged */
+#define ROUNDS_MAX  64    /* of inputs that sends bring about, in one turn */
+
+/*   STARTING ──recovered──► SERVING ──drain──► DRAINING ──stored──► LEAVING ──► ended */
+enum stage { STAGE_STARTING, STAGE_SERVING, STAGE_DRAINING, STAGE_LEAVING, STAGE_ENDED };
+
+/* An input that a send brought about, to be given after the step in progress. */
+struct later {
+    struct list node;
+    struct input input;
+    struct rec_lease lease;
+};
+
+struct broker {
+    struct loop *loop;
+    struct conf *conf;
+    struct settings settings;
+    struct broker_options options;
+    char name[256];
+    struct clock_axis axis;
+    struct broker_facts facts;
+    enum ack ack;
+    enum stage stage;
+    enum broker_end end;
+
+    struct sched *sched;
+    struct effects effects;
+    bool stepping;
+    struct list later;
+    struct store *store;
+    struct port_api *api;
+    struct port_worker *worker;
+    struct port_monitor *monitor;
+    struct stats *stats;
+
+    struct peer *peers; /* by number */
+    peer_number peers_made;
+
+    uint64_t told_stored;
+    bool told_stalled, told_full;
+    struct timer *tick, *watch, *beat;
+    msec serving_at, leave_by;
+    uint64_t revision; /* of the settings */
+    bool must_reload;
+};
+
+/* ---- facts ---- */
+
+struct loop *broker_loop(struct broker *b) { return b->loop; }
+const struct broker_facts *broker_facts(const struct broker *b) { return &b->facts; }
+enum ack broker_ack(const struct broker *b) { return b->ack; }
+struct store *broker_store(struct broker *b) { return b->store; }
+const struct sched *broker_sched(const struct broker *b) { return b->sched; }
+const struct conf *broker_conf(const struct broker *b) { return b->conf; }
+msec broker_now(const struct broker *b) { return b->axis.base + (loop_now(b->loop) - b->axis.mono_at); }
+
+static struct port *ports(const struct broker *b, unsigned i)
+{
+    struct port *all[] = {port_api_port(b->api), port_worker_port(b->worker), port_monitor_port(b->monitor)};
+    return all[i];
+}
+#define PORTS 3
+static const char *const port_roles[PORTS] = {"api", "worker", "monitor"};
+
+/* Nothing can be done any more without breaking a promise; the store has what was shown. */
+static void fail(struct broker *b, const char *what)
+{
+    if (b->stage == STAGE_ENDED)
+        return;
+    log_event(LOG_FATAL, "what=%s", what);
+    b->end = BROKER_FAILED;
+    b->stage = STAGE_ENDED;
+    loop_stop(b->loop);
+}
+
+/* ---- peers ---- */
+
+peer_number broker_add_peer(struct broker *b, struct peer *peer)
+{
+    peer->number = ++b->peers_made;
+    HASH_ADD(by_number, b->peers, number, sizeof peer->number, peer);
+    return peer->number;
+}
+
+void broker_remove_peer(struct broker *b, struct peer *peer)
+{
+    HASH_DELETE(by_number, b->peers, peer);
+    stats_gone(b->stats, peer);
+}
+
+struct peer *broker_peer(struct broker *b, peer_number number)
+{
+    struct peer *peer;
+    HASH_FIND(by_number, b->peers, &number, sizeof number, peer);
+    return peer;
+}
+
+static const char *role_of(const struct broker *b, const struct peer *peer)
+{
+    for (unsigned i = 0; i < PORTS; i++)
+        if (peer->port == ports(b, i))
+            return port_roles[i];
+    return "";
+}
+
+void broker_each_peer(struct broker *b, bool (*each)(void *arg, const struct peer *peer, const char *role), void *arg)
+{
+    for (unsigned i = 0; i < PORTS; i++) {
+        struct list *node;
+        LIST_EACH (node, port_list(ports(b, i)))
+            if (!each(arg, CONTAINER_OF(node, struct peer, node), port_roles[i]))
+                return;
+    }
+}
+
+void broker_count_peer(struct broker *b, const struct peer *peer, const struct msg_heartbeat *heartbeat)
+{
+    stats_heartbeat(b->stats, peer, role_of(b, peer), heartbeat);
+}
+
+void broker_peer_reloaded(struct broker *b, const struct peer *peer, const struct msg_reloaded *reloaded)
+{
+    log_event(LOG_PEER_RELOADED, "peer=%s as=%s revision=%" PRIu64 " error=%s detail=%s", log_str(span_str(peer->name)), role_of(b, peer),
+              reloaded->revision, err_known(reloaded->error) ? err_name(reloaded->error) : "unknown_error", log_str(reloaded->detail));
+}
+
+static void count_gauges(struct broker *b)
+{
+    struct shell_stats *shell = stats_shell(b->stats);
+    shell->uptime_ms = (uint64_t)(loop_now(b->loop) - b->serving_at);
+    shell->peers_api = port_peers(ports(b, 0));
+    shell->peers_worker = port_peers(ports(b, 1));
+    shell->peers_monitor = port_peers(ports(b, 2));
+}
+
+uint32_t broker_counters(struct broker *b, struct span tenant, struct rec_counter *out, uint32_t max)
+{
+    count_gauges(b);
+    return tenant.len ? stats_tenant(b->stats, b->sched, tenant, out, max) : stats_all(b->stats, b->sched, b->store, out, max);
+}
+
+/* ---- effects ---- */
+
+void broker_later(struct broker *b, const struct input *in)
+{
+    struct later *later = calloc(1, sizeof *later);
+    if (!later) {
+        fail(b, "no memory to keep an input");
+        return;
+    }
+    list_init(&later->node);
+    later->input = *in;
+    if (in->type == INPUT_UNSENT) {
+        stats_shell(b->stats)->job_unsent++;
+        later->lease = *in->unsent;
+        later->input.unsent = &later->lease;
+    }
+    list_push_back(&b->later, &later->node);
+    loop_again(b->loop);
+}
+
+static void deliver(struct broker *b, struct parcel **parcel_ptr)
+{
+    struct parcel *parcel = *parcel_ptr;
+    struct peer *peer = broker_peer(b, parcel->peer);
+    if (parcel->type == EFFECT_CHANGE) {
+        stats_shell(b->stats)->changes++;
+        port_monitor_change(b->monitor, &parcel->change);
+        parcel_free(parcel_ptr);
+    } else if (parcel->type == EFFECT_JOB || (peer && peer->port == ports(b, 1))) {
+        port_worker_deliver(b->worker, peer, parcel_ptr);
+    } else if (peer && peer->port == ports(b, 2)) {
+        port_monitor_deliver(b->monitor, peer, parcel_ptr);
+    } else {
+        port_api_deliver(b->api, peer, parcel_ptr);
+    }
+}
+
+/* What the store has released leaves before anything newer does. */
+static void deliver_released(struct broker *b)
+{
+    struct list released;
+    list_init(&released);
+    store_released(b->store, &released);
+    for (struct list *node; (node = list_first(&released));) {
+        struct parcel *parcel = CONTAINER_OF(node, struct parcel, node);
+        list_remove(node);
+        deliver(b, &parcel);
+    }
+}
+
+/* What an EVENT carries: a run's log lines; of an end, the record as the store has it. */
+static struct blob *event_body(struct broker *b, const struct effect *e)
+{
+    if (e->type != EFFECT_EVENT)
+        return NULL;
+    if (e->event.event == EVENT_ENDED && e->save)
+        return blob_ref(store_ended_record(b->store, e->save));
+    if (!e->body)
+        return NULL;
+    size_t len = e->body_len ? e->body_len : e->body->len - e->body_from;
+    return len == e->body->len ? blob_ref(e->body) : blob_copy(span_of(e->body->data + e->body_from, len));
+}
+
+static void fill_in(struct broker *b, struct effect *e)
+{
+    if (e->type == EFFECT_WELCOME)
+        port_fill_welcome(ports(b, 0), &e->welcome);
+    else if (e->type == EFFECT_HEARTBEAT_ACK)
+        e->heartbeat_ack.now = broker_now(b);
+}
+
+/* Something to be shown that found no memory: its peer is told to begin again and asks for what it is owed. */
+static void not_shown(struct broker *b, const struct effect *e, struct peer *peer, enum err error)
+{
+    stats_shell(b->stats)->memory_refused++;
+    log_event(LOG_NOMEM, "effect=%d error=%s", e->type, err_name(error));
+    if (e->type == EFFECT_JOB) {
+        struct rec_lease lease = {e->job.id, e->job.fence};
+        broker_later(b, &(struct input){.type = INPUT_UNSENT, .peer = e->peer, .unsent = &lease});
+    } else if (peer) {
+        port_close(peer, false, "no memory for what it is owed");
+    }
+}
+
+static void show(struct broker *b, struct effect *e)
+{
+    struct peer *peer = e->type == EFFECT_CHANGE ? NULL : broker_peer(b, e->peer);
+    struct parcel *parcel = NULL;
+    enum err error;
+    if (!peer && e->type != EFFECT_CHANGE && e->type != EFFECT_JOB)
+        return; /* gone meanwhile */
+    fill_in(b, e);
+    if (peer && e->type == EFFECT_ANSWER && peer->port == ports(b, 2)) {
+        error = port_monitor_parcel(b->monitor, peer, e, &parcel);
+    } else {
+        AUTO(blob_free) struct blob *body = event_body(b, e);
+        error = parcel_make(e, peer, body, &parcel);
+    }
+    if (error != ERR_OK) {
+        not_shown(b, e, peer, error);
+        return;
+    }
+    struct list *held = e->after ? store_held(b->store, e->after, parcel->bytes) : NULL;
+    if (held) {
+        stats_shell(b->stats)->held++;
+        list_push_back(held, &parcel->node);
+    } else {
+        deliver(b, &parcel);
+    }
+}
+
+static void on_lookup(void *arg, const struct lookup_key *key, const struct store_answer *answer);
+
+static void carry_out(struct broker *b, struct effect *e)
+{
+    switch (e->type) {
+    case EFFECT_SAVE_JOB:
+    case EFFECT_SAVE_BODY:
+    case EFFECT_SAVE_ENDED:
+    case EFFECT_SAVE_IDEM:
+    case EFFECT_DROP_JOB:
+    case EFFECT_DROP_BODY:
+    case EFFECT_DROP_ENDED:
+    case EFFECT_DROP_IDEM:
+        if (store_write(b->store, e, broker_now(b)) != ERR_OK)
+            fail(b, "a write found no memory");
+        return;
+    case EFFECT_LOOKUP:
+        if (store_ask(b->store, &e->lookup, on_lookup, b) != ERR_OK)
+            broker_later(b, &(struct input){.type = INPUT_UNKNOWN, .absent = {e->lookup}});
+        return;
+    default:
+        show(b, e);
+    }
+}
+
+enum err broker_step(struct broker *b, const struct input *in)
+{
+    assert(!b->stepping);
+    if (b->stage == STAGE_ENDED)
+        return ERR_OK;
+    if (b->store)
+        deliver_released(b);
+    b->stepping = true;
+    stats_shell(b->stats)->inputs++;
+    enum err e = sched_step(b->sched, broker_now(b), in, &b->effects);
+    /* Also after a refusal: what was due before the input is decided. */
+    for (size_t i = 0; i < b->effects.count && b->stage != STAGE_ENDED; i++)
+        carry_out(b, &b->effects.list[i]);
+    stats_shell(b->stats)->effects += b->effects.count;
+    effects_clear(&b->effects);
+    b->stepping = false;
+    return e;
+}
+
+/* For inputs that nobody can be refused: they come again in the next turn, or the next of their kind says the same. */
+static bool step(struct broker *b, const struct input *in)
+{
+    enum err e = broker_step(b, in);
+    if (e == ERR_OK)
+        return true;
+    stats_shell(b->stats)->memory_refused++;
+    log_event(LOG_NOMEM, "input=%d error=%s", in->type, err_name(e));
+    return false;
+}
+
+static void on_lookup(void *arg, const struct lookup_key *key, const struct store_answer *answer)
+{
+    struct broker *b = arg;
+    struct input in = {.type = answer->status == STORE_ABSENT ? INPUT_ABSENT : INPUT_UNKNOWN, .absent = {*key}};
+    if (answer->status == STORE_FOUND)
+        in = (struct input){
+            .type = INPUT_FOUND, .body = answer->body, .found = {.key = *key, .idem = answer->idem, .ended = answer->ended}};
+    if (b->stage == STAGE_STARTING || step(b, &in) || in.type == INPUT_UNKNOWN)
+        return;
+    broker_later(b, &(struct input){.type = INPUT_UNKNOWN, .absent = {*key}});
+}
+
+/* ---- the turn ---- */
+
+static void run_later(struct broker *b)
+{
+    struct list now;
+    list_init(&now);
+    list_append(&now, &b->later);
+    for (struct list *node; (node = list_first(&now));) {
+        struct later *later = CONTAINER_OF(node, struct later, node);
+        list_remove(node);
+        if (b->stage != STAGE_ENDED && !step(b, &later->input)) {
+            list_push_back(&b->later, node);
+            continue;
+        }
+        free(later);
+    }
+}
+
+static void tell_stored(struct broker *b)
+{
+    uint64_t number = store_stored(b->store);
+    deliver_released(b);
+    if (number > b->told_stored && step(b, &(struct input){.type = INPUT_STORED, .stored = {number}}))
+        b->told_stored = number;
+}
+
+static void tell_stall(struct broker *b)
+{
+    bool stalled = store_is_stalled(b->store);
+    if (stalled == b->told_stalled || !step(b, &(struct input){.type = stalled ? INPUT_STALL : INPUT_FLOW}))
+        return;
+    b->told_stalled = stalled;
+    struct store_stats stats;
+    store_stats(b->store, &stats);
+    log_event(stalled ? LOG_STORE_STALLED : LOG_STORE_FLOWS, "waiting_commits=%" PRIu64 " waiting_bytes=%" PRIu64 " ring_bytes=%" PRIu64,
+              stats.waiting_commits, stats.waiting_bytes, stats.ring_bytes);
+}
+
+/* Above 80 % of Redis's memory no job is taken in; those there are go on and end. */
+static bool tell_settings(struct broker *b)
+{
+    struct sched_settings settings = b->settings.sched;
+    if (store_is_full(b->store))
+        settings.jobs_max = 0;
+    return step(b, &(struct input){.type = INPUT_SETTINGS, .settings = &settings});
+}
+
+static void tell_full(struct broker *b)
+{
+    bool full = store_is_full(b->store);
+    if (full != b->told_full && tell_settings(b))
+        b->told_full = full;
+}
+
+/* The store lacks more than can be sent again: a new epoch, so every session is void too. */
+static void tell_rewrite(struct broker *b)
+{
+    uint64_t epoch;
+    if (!store_must_rewrite(b->store, &epoch))
+        return;
+    b->facts.epoch = epoch;
+    for (unsigned i = 0; i < PORTS; i++)
+        port_forget(ports(b, i));
+    if (broker_step(b, &(struct input){.type = INPUT_REWRITE, .rewrite = {epoch}}) != ERR_OK)
+        fail(b, "no memory to write everything anew");
+}
+
+static void flush_ports(struct broker *b)
+{
+    for (unsigned round = 0; round < ROUNDS_MAX; round++) {
+        run_later(b);
+        port_worker_flush(b->worker);
+        port_api_flush(b->api);
+        if (list_empty(&b->later))
+            return;
+    }
+}
+
+static void set_tick(struct broker *b)
+{
+    msec next = sched_next(b->sched), now = broker_now(b);
+    if (next <= now)
+        loop_again(b->loop);
+    timer_set(b->tick, next == MSEC_NEVER ? MSEC_NEVER : loop_now(b->loop) + MAX(next - now, 0));
+}
+
+static void on_left(void *arg)
+{
+    struct broker *b = arg;
+    b->end = BROKER_DONE;
+    b->stage = STAGE_ENDED;
+    loop_stop(b->loop);
+}
+
+static void leave_when_settled(struct broker *b)
+{
+    bool settled = store_is_settled(b->store), late = loop_now(b->loop) >= b->leave_by;
+    if (b->stage != STAGE_DRAINING || (!settled && !late))
+        return;
+    if (!settled) {
+        struct store_stats stats;
+        store_stats(b->store, &stats);
+        log_event(LOG_LEAVE, "waiting_commits=%" PRIu64 " waiting_bytes=%" PRIu64, stats.waiting_commits, stats.waiting_bytes);
+    }
+    b->stage = STAGE_LEAVING;
+    b->leave_by = loop_now(b->loop) + LEAVE_MS;
+    store_leave(b->store, on_left, b);
+}
+
+static void reload(struct broker *b);
+
+static void turn(void *arg)
+{
+    struct broker *b = arg;
+    if (b->stage == STAGE_STARTING || b->stage == STAGE_ENDED)
+        return;
+    stats_shell(b->stats)->turns++;
+    if (b->must_reload)
+        reload(b);
+    tell_rewrite(b);
+    tell_stored(b);
+    tell_stall(b);
+    tell_full(b);
+    for (unsigned i = 0; i < PORTS; i++)
+        port_turn(ports(b, i));
+    if (sched_next(b->sched) <= broker_now(b))
+        step(b, &(struct input){.type = INPUT_TICK});
+    flush_ports(b);
+    store_turn(b->store, broker_now(b));
+    for (unsigned i = 0; i < PORTS; i++)
+        port_bury(ports(b, i));
+    leave_when_settled(b);
+    if (b->stage == STAGE_ENDED)
+        return;
+    set_tick(b);
+    notify_alive(loop_now(b->loop));
+}
+
+/* ---- timers ---- */
+
+static void on_tick(void *arg) {} /* the turn looks */
+
+/* While any job is live a dead peer must be found at once; otherwise its next frame finds it. */
+static void on_watch(void *arg)
+{
+    struct broker *b = arg;
+    struct sched_stats core;
+    timer_set(b->watch, loop_now(b->loop) + (msec)b->conf->broker.probe_ms);
+    sched_stats(b->sched, &core);
+    bool busy = core.jobs || core.ending || core.watchers;
+    port_watch(ports(b, 0), busy);
+    port_watch(ports(b, 1), busy);
+    port_watch(ports(b, 2), false);
+}
+
+static void on_beat(void *arg)
+{
+    struct broker *b = arg;
+    timer_set(b->beat, loop_now(b->loop) + BEAT_MS);
+    if (b->stage == STAGE_STARTING) {
+        notify_alive(loop_now(b->loop));
+        return;
+    }
+    port_monitor_snapshot(b->monitor);
+    if (b->stage == STAGE_LEAVING && loop_now(b->loop) >= b->leave_by)
+        on_left(b);
+}
+
+/* ---- the store's news at start ---- */
+
+static void on_held(void *arg, struct span leader)
+{
+    struct broker *b = arg;
+    notify_status("standby: %.*s leads shard %u", SPAN_ARG(leader), b->facts.shard);
+}
+
+static void on_leads(void *arg, const struct store_lead *lead)
+{
+    struct broker *b = arg;
+    msec wall = clock_wall();
+    b->axis = clock_axis_start(lead->last_now);
+    b->facts.epoch = lead->epoch;
+    b->ack = lead->ack;
+    memcpy(b->facts.tag_key, lead->tag_key, sizeof b->facts.tag_key);
+    memcpy(b->facts.tag_key_before, lead->tag_key_before, sizeof b->facts.tag_key_before);
+    b->facts.has_tag_key_before = lead->has_tag_key_before;
+    if (lead->last_now - wall > CLOCK_OFF)
+        log_event(LOG_CLOCK_JUMP, "stored_ahead_ms=%lld", (long long)(lead->last_now - wall));
+    notify_status("recovering shard %u", b->facts.shard);
+}
+
+static void on_job(void *arg, const struct id *id, const struct rec_job *job)
+{
+    struct broker *b = arg;
+    if (broker_step(b, &(struct input){.type = INPUT_RECOVER, .id = *id, .recover = job}) != ERR_OK)
+        fail(b, "no memory to recover a job");
+}
+
+static enum err open_ports(struct broker *b)
+{
+    struct port_stats *stats = stats_port(b->stats);
+    enum err e = port_api_new(b, stats, &b->api);
+    if (e == ERR_OK)
+        e = port_worker_new(b, stats, &b->worker);
+    if (e == ERR_OK)
+        e = port_monitor_new(b, stats, &b->monitor);
+    return e;
+}
+
+static void on_recovered(void *arg, const struct store_recovered *counts)
+{
+    struct broker *b = arg;
+    if (b->stage == STAGE_ENDED)
+        return;
+    if (open_ports(b) != ERR_OK) {
+        fail(b, "the sockets cannot be bound");
+        return;
+    }
+    b->stage = STAGE_SERVING;
+    b->serving_at = loop_now(b->loop);
+    struct input start = {.type = INPUT_START, .start = {b->facts.epoch, (uint8_t)b->ack, (uint16_t)b->facts.shard}};
+    if (broker_step(b, &start) != ERR_OK) {
+        fail(b, "no memory to start");
+        return;
+    }
+    timer_set(b->watch, loop_now(b->loop) + (msec)b->conf->broker.probe_ms);
+    log_event(LOG_READY, "shard=%u epoch=%" PRIu64 " jobs=%" PRIu64 " ack=%s", b->facts.shard, b->facts.epoch, counts->jobs,
+              ack_name(b->ack));
+    notify_status("leading shard %u, ack %s", b->facts.shard, ack_name(b->ack));
+    notify_ready();
+    loop_again(b->loop);
+}
+
+static void on_fenced(void *arg)
+{
+    struct broker *b = arg;
+    if (b->stage == STAGE_ENDED)
+        return;
+    b->end = BROKER_FENCED;
+    b->stage = STAGE_ENDED;
+    loop_stop(b->loop);
+}
+
+static void on_unfit(void *arg, const char *why) { fail(arg, why); }
+
+/* ---- stopping and reloading ---- */
+
+void broker_drain(struct broker *b)
+{
+    if (b->stage == STAGE_ENDED)
+        return;
+    if (b->stage != STAGE_SERVING) { /* nothing to finish yet, or asked twice */
+        on_left(b);
+        return;
+    }
+    log_event(LOG_DRAIN, "jobs=%" PRIu64, sched_written(b->sched));
+    notify_stopping();
+    b->stage = STAGE_DRAINING;
+    b->leave_by = loop_now(b->loop) + LEAVE_MS;
+    step(b, &(struct input){.type = INPUT_DRAIN});
+    for (unsigned i = 0; i < PORTS; i++)
+        port_send_all(ports(b, i), MESSAGE_DRAIN, &(struct msg_drain){});
+    loop_again(b->loop);
+}
+
+enum err broker_ask_reload(struct broker *b)
+{
+    if (!b->options.reload)
+        return ERR_CONFLICT;
+    b->must_reload = true;
+    loop_again(b->loop);
+    return ERR_OK;
+}
+
+static bool take_settings(struct broker *b, struct conf *conf)
+{
+    struct settings settings = {0};
+    struct conf_fault fault = {""};
+    enum err e = settings_make(conf, &settings, &fault);
+    if (e != ERR_OK) {
+        log_event(LOG_SETTINGS_BAD, "error=%s why=%s", err_name(e), log_str(span_str(fault.text)));
+        return false;
+    }
+    struct settings old = b->settings;
+    b->settings = settings;
+    if (!tell_settings(b)) {
+        b->settings = old;
+        settings_done(&settings);
+        log_event(LOG_SETTINGS_BAD, "why=\"the scheduler refused them\"");
+        return false;
+    }
+    settings_done(&old);
+    return true;
+}
+
+/* A bad file changes nothing. Endpoints, Redis and bounds of the store hold until the next start. */
+static void reload(struct broker *b)
+{
+    b->must_reload = false;
+    struct conf *conf = b->options.reload(b->options.arg);
+    if (!conf)
+        return;
+    if (!take_settings(b, conf)) {
+        conf_free(&conf);
+        return;
+    }
+    conf_free(&b->conf);
+    b->conf = conf;
+    b->facts.lease_ms = b->settings.sched.lease_ms;
+    struct msg_reload say = {.revision = ++b->revision};
+    for (unsigned i = 0; i < PORTS; i++) {
+        if (port_allow(ports(b, i), b->conf) != ERR_OK)
+            log_event(LOG_SETTINGS_BAD, "what=peers port=%s", port_roles[i]);
+        port_send_all(ports(b, i), MESSAGE_RELOAD, &say);
+    }
+    log_event(LOG_RELOADED, "revision=%" PRIu64 " deployments=%u routes=%u", b->revision, b->conf->deployments_count, b->conf->routes_count);
+}
+
+/* ---- life ---- */
+
+static void name_it(struct broker *b)
+{
+    if (b->conf->broker.name[0])
+        snprintf(b->name, sizeof b->name, "%s", b->conf->broker.name);
+    else if (gethostname(b->name, sizeof b->name - 1) != 0)
+        snprintf(b->name, sizeof b->name, "broker");
+}
+
+static enum err make_core(struct broker *b)
+{
+    struct conf_fault fault = {""};
+    uint64_t seed;
+    enum err e = settings_make(b->conf, &b->settings, &fault);
+    if (e == ERR_SETTINGS)
+        log_event(LOG_SETTINGS_BAD, "why=%s", log_str(span_str(fault.text)));
+    if (e != ERR_OK)
+        return e;
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
+        return ERR_SYSTEM;
+    b->sched = sched_new(&b->settings.sched, seed);
+    return b->sched ? ERR_OK : ERR_NOMEM;
+}
+
+static enum err make_store(struct broker *b)
+{
+    const __typeof__(b->conf->broker) *conf = &b->conf->broker;
+    struct store_options options = {.redis = b->options.redis,
+                                    .shard = (unsigned)b->conf->quern.shard,
+                                    .name = b->name,
+                                    .standby = b->options.standby,
+                                    .allow_unsafe = b->conf->redis.allow_unsafe,
+                                    .replicas = (unsigned)b->conf->redis.replicas,
+                                    .ring_bytes = conf->ring_bytes,
+                                    .stall_bytes = conf->stall_bytes,
+                                    .stall_ms = (msec)conf->stall_ms};
+    struct store_hooks hooks = {on_held, on_leads, on_job, on_recovered, on_fenced, on_unfit, b};
+    b->store = store_new(b->loop, &options, hooks);
+    b->options.redis = NULL;
+    return b->store ? ERR_OK : ERR_NOMEM;
+}
+
+enum err broker_new(const struct broker_options *options, struct broker **ret_broker)
+{
+    AUTO(broker_free) struct broker *b = calloc(1, sizeof *b);
+    if (!b)
+        return ERR_NOMEM;
+    b->options = *options;
+    b->conf = options->conf;
+    list_init(&b->later);
+    name_it(b);
+    b->loop = loop_new(turn, b);
+    b->stats = stats_new();
+    if (!b->loop || !b->stats)
+        return ERR_NOMEM;
+    b->tick = timer_new(b->loop, on_tick, b);
+    b->watch = timer_new(b->loop, on_watch, b);
+    b->beat = timer_new(b->loop, on_beat, b);
+    if (!b->tick || !b->watch || !b->beat)
+        return ERR_NOMEM;
+    enum err e = make_core(b);
+    if (e != ERR_OK)
+        return e;
+    b->axis = clock_axis_start(0);
+    b->facts.shard = (unsigned)b->conf->quern.shard;
+    b->facts.heartbeat_ms = b->settings.sched.heartbeat_ms;
+    b->facts.lease_ms = b->settings.sched.lease_ms;
+    timer_set(b->beat, loop_now(b->loop) + BEAT_MS);
+    e = make_store(b);
+    if (e == ERR_OK)
+        *ret_broker = TAKE(b);
+    return e;
+}
+
+void broker_free(struct broker **broker)
+{
+    struct broker *b = TAKE(*broker);
+    if (!b)
+        return;
+    b->stage = STAGE_ENDED;
+    struct port *all[PORTS] = {b->api ? port_api_port(b->api) : NULL, b->worker ? port_worker_port(b->worker) : NULL,
+                               b->monitor ? port_monitor_port(b->monitor) : NULL};
+    for (unsigned i = 0; i < PORTS; i++)
+        if (all[i] && b->end == BROKER_DONE)
+            port_linger(all[i], LINGER_MS);
+    port_api_free(&b->api);
+    port_worker_free(&b->worker);
+    port_monitor_free(&b->monitor);
+    store_free(&b->store, parcels_drop);
+    for (struct list *node; (node = list_first(&b->later));) {
+        list_remove(node);
+        free(CONTAINER_OF(node, struct later, node));
+    }
+    sched_free(&b->sched);
+    effects_done(&b->effects);
+    settings_done(&b->settings);
+    timer_free(&b->tick);
+    timer_free(&b->watch);
+    timer_free(&b->beat);
+    stats_free(&b->stats);
+    loop_free(&b->loop);
+    conf_free(&b->conf);
+    free(b);
+}
+
+enum broker_end broker_run(struct broker *b)
+{
+    loop_run(b->loop);
+    return b->end;
+}
