@@ -593,7 +593,9 @@ void broker_drain(struct broker *b)
         on_left(b);
         return;
     }
-    log_event(LOG_DRAIN, "jobs=%" PRIu64, sched_written(b->sched));
+    struct sched_stats core;
+    sched_stats(b->sched, &core);
+    log_event(LOG_DRAIN, "jobs=%" PRIu64 " running=%" PRIu64, core.jobs, core.processing);
     notify_stopping();
     b->stage = STAGE_DRAINING;
     b->leave_by = loop_now(b->loop) + LEAVE_MS;
