@@ -4,6 +4,7 @@ to be slow, stubborn or broken; Redis is real."""
 import contextlib
 import os
 import pathlib
+import select
 import shutil
 import signal
 import subprocess
@@ -33,8 +34,10 @@ if os.fork() == 0:  # what a killed parent leaves behind
         signal.pause()
 if role == "api":
     class Answer(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
         def do_GET(self):
             self.send_response(503 if os.path.exists(os.environ["QUERN_QUERN_STATE_DIR"] + "/not-ready") else 200)
+            self.send_header("Content-Length", "0")
             self.end_headers()
         def log_message(self, *_):
             pass
@@ -75,8 +78,9 @@ class Run:
 
     def ready(self, *args):
         self.start(*args)
-        line = self.process.stdout.readline()
-        assert line.startswith("ready http://127.0.0.1:"), (self.top / "run.log").read_text()
+        spoken = select.select([self.process.stdout], [], [], 20)[0]
+        line = self.process.stdout.readline() if spoken else "nothing"
+        assert line == f"ready http://127.0.0.1:{self.port()}\n", line + (self.top / "run.log").read_text()
         return self
 
     def once(self, *args):
@@ -272,6 +276,18 @@ def test_a_daemon_returns_when_users_are_served_and_stop_when_all_is_gone(run):
     again = run.once("--stop")
     assert again.returncode == 0 and "nothing runs there" in again.stdout
     assert run.once("--alive").returncode == 1
+
+
+def test_ready_is_said_when_users_are_served_and_not_before(run):
+    run.state.mkdir(mode=0o700)
+    (run.state / "not-ready").touch()
+    run.start("--port", "0")
+    until(lambda: (run.state / "run" / "api.port").exists() and Http(run.port()).request("GET", "/readyz").status == 503,
+          "the api answers")
+    assert not select.select([run.process.stdout], [], [], 0.3)[0]
+    (run.state / "not-ready").unlink()
+    assert select.select([run.process.stdout], [], [], 10)[0]
+    assert run.process.stdout.readline() == f"ready http://127.0.0.1:{run.port()}\n"
 
 
 def test_two_directories_do_not_know_each_other(run):
