@@ -17,8 +17,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-#define EXIT_REFUSED  2
-#define READY_WITHIN_MS 30000
+#define EXIT_REFUSED      2
+#define READY_WITHIN_MS   30000
 #define STOPPED_WITHIN_MS 45000 /* longer than every role's bound together */
 
 struct options {
@@ -28,37 +28,44 @@ struct options {
     bool daemon, alive, stop, help;
 };
 
-static void release_text(char **text) { free(TAKE(*text)); }
-static void options_done(struct options *o) { free(o->settings); }
+static void release_text(char **text)
+{
+    free(TAKE(*text));
+}
+static void options_done(struct options *o)
+{
+    free(o->settings);
+}
 
 static void put_help(FILE *out)
 {
-    fputs("Usage: quernctl run --state DIR [options]\n"
-          "\n"
-          "Runs Redis, broker, worker and api on this machine, and starts again what dies.\n"
-          "\n"
-          "  --state DIR         where everything is kept: sockets, data, logs; made when missing\n"
-          "  --settings FILE     read settings; given again, later files win over earlier ones\n"
-          "  --workers N         worker.children\n"
-          "  --api-children N    api.children\n"
-          "  --port N            api.port; 0: any free port, said by DIR/run/api.port\n"
-          "  --daemon            detach when users are served\n"
-          "  --alive             only say whether DIR is run: exit status 0 when it is, 1 when not\n"
-          "  --stop              stop what runs in DIR, and return when it is gone\n"
-          "  --help              print this\n"
-          "\n"
-          "Exit codes: 0 ended as asked; 1 could not go on; 2 the options or the settings were refused; 3 DIR is run already.\n",
-          out);
+    fputs(
+        "Usage: quernctl run --state DIR [options]\n"
+        "\n"
+        "Runs Redis, broker, worker and api on this machine, and starts again what dies.\n"
+        "\n"
+        "  --state DIR         where everything is kept: sockets, data, logs; made when missing\n"
+        "  --settings FILE     read settings; given again, later files win over earlier ones\n"
+        "  --workers N         worker.children\n"
+        "  --api-children N    api.children\n"
+        "  --port N            api.port; 0: any free port, said by DIR/run/api.port\n"
+        "  --daemon            detach when users are served\n"
+        "  --alive             only say whether DIR is run: exit status 0 when it is, 1 when not\n"
+        "  --stop              stop what runs in DIR, and return when it is gone\n"
+        "  --help              print this\n"
+        "\n"
+        "Exit codes: 0 ended as asked; 1 could not go on; 2 the options or the settings were refused; 3 DIR is run already.\n",
+        out);
 }
 
 static bool read_options(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = {{"state", required_argument, NULL, 'd'},   {"settings", required_argument, NULL, 's'},
-                                          {"workers", required_argument, NULL, 'w'}, {"api-children", required_argument, NULL, 'a'},
-                                          {"port", required_argument, NULL, 'p'},    {"daemon", no_argument, NULL, 'D'},
-                                          {"stop", no_argument, NULL, 'S'},          {"alive", no_argument, NULL, 'A'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
+    static const struct option longs[] = {
+        {"state", required_argument, NULL, 'd'},   {"settings", required_argument, NULL, 's'},
+        {"workers", required_argument, NULL, 'w'}, {"api-children", required_argument, NULL, 'a'},
+        {"port", required_argument, NULL, 'p'},    {"daemon", no_argument, NULL, 'D'},
+        {"stop", no_argument, NULL, 'S'},          {"alive", no_argument, NULL, 'A'},
+        {"help", no_argument, NULL, 'h'},          {0}};
     optind = 0; /* from the start: quernctl has looked at its own options */
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         switch (c) {

@@ -4,13 +4,14 @@
  *     quernctl run --state DIR --stop | --alive
  *
  * DIR (0700, made when missing) holds all there is: redis.sock, redis.conf, redis.acl, redis-{broker,api}.password, the roles'
- * sockets, redis/ (the data), logs/ROLE.log and run/ROLE.pid with ROLE of redis, broker, worker, api and, for the supervisor, run;
- * run/api.port says where users connect. Programs are those beside quernctl; redis-server is found in PATH.
+ * sockets, redis/ (the data), logs/ROLE.log and run/ROLE.pid with ROLE of redis, broker, worker, api and, for the supervisor,
+ * run; run/api.port says where users connect. Programs are those beside quernctl; redis-server is found in PATH.
  *
- * What dies is started again: at once, then after 100 ms doubling to 5 s; ten seconds of life start the count again. SIGTERM and
- * SIGINT stop api, worker, broker, Redis in this order, each with a bound, after which it is killed; a second signal kills at once.
- * SIGHUP is passed on: settings are read again. When the supervisor is killed, every role gets SIGTERM (PR_SET_PDEATHSIG). What a
- * killed supervisor left behind is ended before anything is started; a second `run` on a living DIR is refused.
+ * What dies is started again: at once, then after 100 ms doubling to 5 s; ten seconds of life start the count again. SIGTERM
+ * and SIGINT stop api, worker, broker, Redis in this order, each with a bound, after which it is killed; a second signal kills
+ * at once. SIGHUP is passed on: settings are read again. When the supervisor is killed, every role gets SIGTERM
+ * (PR_SET_PDEATHSIG). What a killed supervisor left behind is ended before anything is started; a second `run` on a living DIR
+ * is refused.
  *
  * When GET /readyz answers 200 it prints "ready http://HOST:PORT". With --daemon the caller gets its prompt back then, or exit
  * status 1 after 30 s, with the supervisor going on. */

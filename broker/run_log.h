@@ -1,5 +1,5 @@
-/* A role's log file under the supervisor: what the role prints goes there; at 8 MiB the file becomes FILE.1 and a new one starts,
- * so two files bound what a role can fill. */
+/* A role's log file under the supervisor: what the role prints goes there; at 8 MiB the file becomes FILE.1 and a new one
+ * starts, so two files bound what a role can fill. */
 #pragma once
 
 #include "common/base.h"

@@ -20,7 +20,10 @@ _Static_assert(PASSWORD_BYTES == 32, "a SHA-256 has as many bytes, so both print
 #define BROKER_RIGHTS "~{q*}* +@read +@write +@connection -@dangerous +evalsha +script|load +info +config|get +wait"
 #define API_RIGHTS    "%R~{q*}* +@read +@connection -@dangerous -scan -randomkey -dbsize"
 
-static void release_text(char **text) { free(TAKE(*text)); }
+static void release_text(char **text)
+{
+    free(TAKE(*text));
+}
 
 static void print_hex(const uint8_t *bytes, char out[HEX_LEN + 1])
 {

@@ -43,7 +43,7 @@ struct role {
     char **argv;
     pid_t pid; /* 0: not running */
     msec started_at;
-    msec start_at; /* due then, when not running */
+    msec start_at;     /* due then, when not running */
     unsigned failures; /* in a row */
     msec stop_ms;
     msec kill_at; /* MSEC_NEVER until it was asked to end */
@@ -66,7 +66,10 @@ struct run {
     char url[96];
 };
 
-static void release_text(char **text) { free(TAKE(*text)); }
+static void release_text(char **text)
+{
+    free(TAKE(*text));
+}
 
 /* --- making a role ---------------------------------------------------------------------------------------------- */
 
@@ -171,7 +174,7 @@ static void become(const struct role *role, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
-        _exit(1); /* it died before the line above */
+        _exit(1);  /* it died before the line above */
     setpgid(0, 0); /* the terminal's ^C is for the supervisor, which stops roles in order */
     for (int s = 1; s < NSIG; s++)
         signal(s, SIG_DFL);
@@ -372,7 +375,8 @@ static void probe_start(struct run *r)
     const struct timeval limit = {.tv_sec = PROBE_LIMIT_S};
     bufferevent_setcb(r->probe, on_probe_answer, NULL, on_probe_event, r);
     bufferevent_set_timeouts(r->probe, &limit, &limit);
-    evbuffer_add_printf(bufferevent_get_output(r->probe), "GET /readyz HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", address);
+    evbuffer_add_printf(bufferevent_get_output(r->probe), "GET /readyz HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
+                        address);
     bufferevent_enable(r->probe, EV_READ | EV_WRITE);
     if (bufferevent_socket_connect(r->probe, (struct sockaddr *)&to, len) != 0 && r->probe)
         probe_end(r);

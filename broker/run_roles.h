@@ -1,5 +1,5 @@
-/* The supervisor of `quernctl run`: starts Redis, broker, worker and api, starts again what dies, keeps their logs, stops them in
- * order (run.h says how long each may take). */
+/* The supervisor of `quernctl run`: starts Redis, broker, worker and api, starts again what dies, keeps their logs, stops them
+ * in order (run.h says how long each may take). */
 #pragma once
 
 #include "common/conf.h"

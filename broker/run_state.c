@@ -18,7 +18,10 @@
 #define LEFTOVER_REDIS_MS 10000
 #define ENVIRON_MAX       ((size_t)1 << 20)
 
-static void release_text(char **text) { free(TAKE(*text)); }
+static void release_text(char **text)
+{
+    free(TAKE(*text));
+}
 
 char *run_state_path(const char *state, const char *name)
 {

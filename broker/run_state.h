@@ -26,8 +26,8 @@ pid_t run_state_holder(const char *state);
 MUST_USE enum err run_state_write(const char *state, const char *name, const char *text);
 void run_state_remove(const char *state, const char *name);
 
-/* Ends every process marked with `state`, this one excepted: SIGTERM, after two seconds (ten for Redis, which has data to write)
- * SIGKILL. Returns how many there were, when they are gone. */
+/* Ends every process marked with `state`, this one excepted: SIGTERM, after two seconds (ten for Redis, which has data to
+ * write) SIGKILL. Returns how many there were, when they are gone. */
 unsigned run_state_sweep(const char *state);
 
 /* SIGTERM to `pid` and wait for its end at most `bound`, then SIGKILL. True: it ended by itself. */

@@ -182,7 +182,10 @@ static void free_names(char ***names, unsigned *count)
     *count = 0;
 }
 
-static char ***names_at(const struct conf_row *row, void *base) { return conf_at(row, base); }
+static char ***names_at(const struct conf_row *row, void *base)
+{
+    return conf_at(row, base);
+}
 static unsigned *names_count_at(const struct conf_row *row, void *base)
 {
     return (unsigned *)((char *)base + row->count_offset);
@@ -384,8 +387,14 @@ static enum err take_environment(struct layers *l, struct conf *conf)
 
 /* --- what must hold between settings ------------------------------------------------------------------------------ */
 
-static bool is_given(const char *text) { return text[0] != '\0'; }
-static bool is_tcp(const char *endpoint) { return strncmp(endpoint, "tcp://", 6) == 0; }
+static bool is_given(const char *text)
+{
+    return text[0] != '\0';
+}
+static bool is_tcp(const char *endpoint)
+{
+    return strncmp(endpoint, "tcp://", 6) == 0;
+}
 
 static const char *item_text(struct conf *conf, const struct conf_list *list, unsigned index, const struct conf_row *row)
 {
@@ -518,7 +527,10 @@ static enum err check_endpoints(const struct layers *l, const struct conf *conf)
     return ERR_OK;
 }
 
-static void release_text(char **text) { free(TAKE(*text)); }
+static void release_text(char **text)
+{
+    free(TAKE(*text));
+}
 
 static enum err check_state_dir(const struct layers *l, const struct conf *conf)
 {

@@ -1,9 +1,9 @@
-/* The settings: one YAML file that each role reads its part of (DESIGN.md, section 6), by libcyaml. Every scalar setting is a row
- * of settings.def: section, name, type, default, bounds, unit and a sentence; the struct, the schema, --dump-config,
+/* The settings: one YAML file that each role reads its part of (DESIGN.md, section 6), by libcyaml. Every scalar setting is a
+ * row of settings.def: section, name, type, default, bounds, unit and a sentence; the struct, the schema, --dump-config,
  * systemd/quern.yaml's check and the environment override QUERN_<SECTION>_<NAME> all come from that row.
  *
- * Files are merged in order, later over earlier, then the environment. A list given replaces the list before it. An unknown key, a
- * wrong type or a value out of bounds is an error with file, line and the name of the setting.
+ * Files are merged in order, later over earlier, then the environment. A list given replaces the list before it. An unknown
+ * key, a wrong type or a value out of bounds is an error with file, line and the name of the setting.
  *
  * Without `deployments` there is one, `echo`; without `routes` there is one, "*", to every deployment in order. */
 #pragma once
@@ -15,9 +15,9 @@
 /* A provider's place to call: what users' routes point at. `name` goes into frames, logs and attempts. */
 struct conf_deployment {
     char *name;
-    char *provider;   /* "echo", "openai" … */
-    char *model;      /* what the provider is asked for; empty: the model the caller named */
-    char *credential; /* a name under `credentials`; empty: none */
+    char *provider;       /* "echo", "openai" … */
+    char *model;          /* what the provider is asked for; empty: the model the caller named */
+    char *credential;     /* a name under `credentials`; empty: none */
     uint64_t concurrency; /* calls at once over all workers; 0: no limit */
 };
 
@@ -43,11 +43,13 @@ struct conf_peer {
 };
 
 struct conf {
-#define SECTION(section) struct {
-#define TEXT(name, def, unit_or_form, sentence) char *name;
+#define SECTION(section)                           struct {
+#define TEXT(name, def, unit_or_form, sentence)    char *name;
 #define COUNT(name, def, min, max, unit, sentence) uint64_t name;
-#define FLAG(name, def, sentence) bool name;
-#define END(section) } section;
+#define FLAG(name, def, sentence)                  bool name;
+#define END(section)                                                                                                           \
+    }                                                                                                                          \
+    section;
 #include "common/settings.def"
 #undef SECTION
 #undef TEXT
@@ -69,13 +71,14 @@ struct conf_fault {
     char text[512];
 };
 
-/* paths: files in order, may be none (all defaults). The result is the caller's. ERR_SETTINGS with `fault` filled, ERR_NOMEM. */
+/* paths: files in order, may be none (all defaults). The result is the caller's. ERR_SETTINGS with `fault` filled,
+ * ERR_NOMEM. */
 MUST_USE enum err conf_load(const char *const *paths, size_t count, struct conf **ret_conf, struct conf_fault *fault);
 void conf_free(struct conf **conf);
 
 /* The longest path that a unix socket may have; and the longest socket in state_dir, which must fit. */
 #define CONF_SOCKET_PATH_MAX 107
-#define CONF_SOCKET_LONGEST "monitor.sock"
+#define CONF_SOCKET_LONGEST  "monitor.sock"
 
 /* <absolute state_dir>/<name>. Caller frees. NULL: no memory, or the working directory is gone. */
 MUST_USE char *conf_state_path(const struct conf *conf, const char *name);
@@ -83,7 +86,7 @@ MUST_USE char *conf_state_path(const struct conf *conf, const char *name);
 /* All settings in force as YAML, with units and sentences as comments; reading it back gives the same settings. */
 void conf_dump(const struct conf *conf, FILE *out);
 
-/* What every role's main does with its arguments: --settings FILE (repeatable), --check-config, --dump-config, --version, --help.
- * role: "api", or the program's name, "quern-api".
- * Returns true when the role should run, with *ret_conf set; false when it should exit with *ret_status. Prints for people. */
+/* What every role's main does with its arguments: --settings FILE (repeatable), --check-config, --dump-config, --version,
+ * --help. role: "api", or the program's name, "quern-api". Returns true when the role should run, with *ret_conf set; false
+ * when it should exit with *ret_status. Prints for people. */
 bool conf_main(int argc, char **argv, const char *role, struct conf **ret_conf, int *ret_status);

@@ -76,7 +76,10 @@ static enum err refuse(struct conf_fault *fault, const char *path, size_t line, 
     return ERR_SETTINGS;
 }
 
-static size_t event_line(const struct walk *w) { return w->event.start_mark.line + 1; }
+static size_t event_line(const struct walk *w)
+{
+    return w->event.start_mark.line + 1;
+}
 
 #define REFUSE(w, ...) refuse((w)->fault, (w)->file->path, event_line(w), __VA_ARGS__)
 
@@ -292,8 +295,7 @@ static enum err walk_document(struct walk *w)
             return REFUSE(w, "a section's name is expected here");
         struct quoted key = quote(&w->event);
         unsigned i = 0;
-        while (i < ARRAY_COUNT(seen) &&
-               !span_is(span_of(w->event.data.scalar.value, w->event.data.scalar.length), top_name(i)))
+        while (i < ARRAY_COUNT(seen) && !span_is(span_of(w->event.data.scalar.value, w->event.data.scalar.length), top_name(i)))
             i++;
         if (i == ARRAY_COUNT(seen))
             return REFUSE(w, "%s: there is no such section", key.text);
@@ -339,8 +341,8 @@ static cyaml_schema_field_t field_of(const struct schema *s, const struct conf_r
     size_t at = index * sizeof(struct conf_text);
     if (row->kind != CONF_NAMES) {
         field.data_offset = (uint32_t)(at + offsetof(struct conf_text, text));
-        field.value = (cyaml_schema_value_t){
-            CYAML_VALUE_STRING(CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, char *, 0, CYAML_UNLIMITED)};
+        field.value =
+            (cyaml_schema_value_t){CYAML_VALUE_STRING(CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, char *, 0, CYAML_UNLIMITED)};
         return field;
     }
     field.data_offset = (uint32_t)(at + offsetof(struct conf_text, names));
@@ -424,7 +426,10 @@ enum err conf_file_scan(const char *path, struct span text, struct conf_file **r
     return ERR_OK;
 }
 
-static void release_bytes(uint8_t **bytes) { free(TAKE(*bytes)); }
+static void release_bytes(uint8_t **bytes)
+{
+    free(TAKE(*bytes));
+}
 
 /* One byte more than allowed tells a larger file, whatever kind of file it is. */
 static enum err read_all(int fd, uint8_t *out, size_t size, size_t *ret_len)
@@ -474,7 +479,10 @@ void conf_file_free(struct conf_file **file)
     free(f);
 }
 
-const char *conf_file_path(const struct conf_file *file) { return file->path; }
+const char *conf_file_path(const struct conf_file *file)
+{
+    return file->path;
+}
 
 const struct conf_text *conf_file_section(const struct conf_file *file, unsigned section)
 {

@@ -1,10 +1,10 @@
 /* One settings file as texts: what it says for each row, and on which line. Values are not weighed here. Used by conf.c only.
  *
  * Two passes over the same bytes. The first, over libyaml's events, refuses what has no place in settings (unknown and doubled
- * keys, aliases and anchors, tags, a second document) with file, line and name, and notes the line of every setting. The second is
- * libcyaml, which fills the structs. libcyaml alone would not do: it knows a line only while it reports an error of its own, its
- * integers accept "8080abc", "-1" and octal, and its booleans take every word but five for true. Hence every scalar is a text
- * here, NULL where the file is silent, and conf.c reads it. */
+ * keys, aliases and anchors, tags, a second document) with file, line and name, and notes the line of every setting. The second
+ * is libcyaml, which fills the structs. libcyaml alone would not do: it knows a line only while it reports an error of its own,
+ * its integers accept "8080abc", "-1" and octal, and its booleans take every word but five for true. Hence every scalar is a
+ * text here, NULL where the file is silent, and conf.c reads it. */
 #pragma once
 
 #include "common/conf_rows.h"

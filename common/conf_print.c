@@ -133,10 +133,16 @@ struct options {
     bool check, dump, version, help;
 };
 
-static void options_done(struct options *o) { free(o->files); }
+static void options_done(struct options *o)
+{
+    free(o->files);
+}
 
 /* "api" and "quern-api" mean the same program; quernctl has no dash. */
-static const char *prefix_of(const char *role) { return strncmp(role, "quern", 5) == 0 ? "" : "quern-"; }
+static const char *prefix_of(const char *role)
+{
+    return strncmp(role, "quern", 5) == 0 ? "" : "quern-";
+}
 
 static void put_help(FILE *out, const char *role)
 {
@@ -158,12 +164,9 @@ static void put_help(FILE *out, const char *role)
 
 static bool read_options(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = {{"settings", required_argument, NULL, 's'},
-                                          {"check-config", no_argument, NULL, 'c'},
-                                          {"dump-config", no_argument, NULL, 'd'},
-                                          {"version", no_argument, NULL, 'v'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
+    static const struct option longs[] = {{"settings", required_argument, NULL, 's'}, {"check-config", no_argument, NULL, 'c'},
+                                          {"dump-config", no_argument, NULL, 'd'},    {"version", no_argument, NULL, 'v'},
+                                          {"help", no_argument, NULL, 'h'},           {0}};
     optind = 0; /* from the start, also when called again */
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         switch (c) {

@@ -63,13 +63,10 @@ struct conf_section conf_section(unsigned index)
 }
 
 #define ITEM_TEXT(item, name_, needed_, form_, sentence_)                                                                      \
-    {.name = #name_,                                                                                                           \
-     .kind = CONF_TEXT,                                                                                                        \
-     .offset = offsetof(struct item, name_),                                                                                   \
-     .needed = needed_,                                                                                                        \
-     .text = "",                                                                                                               \
-     .unit = form_,                                                                                                            \
-     .sentence = sentence_}
+    {                                                                                                                          \
+        .name = #name_, .kind = CONF_TEXT, .offset = offsetof(struct item, name_), .needed = needed_, .text = "",              \
+        .unit = form_, .sentence = sentence_                                                                                   \
+    }
 
 static const struct conf_row deployment_rows[] = {
     ITEM_TEXT(conf_deployment, name, true, "name", "What routes, logs and attempts call it."),
@@ -109,14 +106,13 @@ static const struct conf_row peer_rows[] = {
 
 struct conf_list conf_list(unsigned index)
 {
-#define LIST(list, item, rows, sentence)                                                                                       \
+#define LIST(list, item, list_rows, list_sentence)                                                                             \
     {                                                                                                                          \
-        #list, offsetof(struct conf, list), offsetof(struct conf, list##_count), sizeof(struct item),                          \
-            {rows, ARRAY_COUNT(rows)}, sentence                                                                                \
+        .name = #list, .offset = offsetof(struct conf, list), .count_offset = offsetof(struct conf, list##_count),             \
+        .item_size = sizeof(struct item), .rows = {list_rows, ARRAY_COUNT(list_rows)}, .sentence = list_sentence               \
     }
     static const struct conf_list lists[CONF_LISTS] = {
-        [CONF_LIST_DEPLOYMENTS] =
-            LIST(deployments, conf_deployment, deployment_rows, "Places to call: what routes point at."),
+        [CONF_LIST_DEPLOYMENTS] = LIST(deployments, conf_deployment, deployment_rows, "Places to call: what routes point at."),
         [CONF_LIST_ROUTES] = LIST(routes, conf_route, route_rows, "What users ask for, and who may answer."),
         [CONF_LIST_CREDENTIALS] =
             LIST(credentials, conf_credential, credential_rows, "Base URLs and keys of providers. Only workers read them."),
@@ -127,8 +123,16 @@ struct conf_list conf_list(unsigned index)
     return lists[index];
 }
 
-void *conf_section_at(struct conf *conf, const struct conf_section *section) { return (char *)conf + section->offset; }
-void **conf_items(struct conf *conf, const struct conf_list *list) { return (void **)((char *)conf + list->offset); }
+void *conf_section_at(struct conf *conf, const struct conf_section *section)
+{
+    return (char *)conf + section->offset;
+}
+
+void **conf_items(struct conf *conf, const struct conf_list *list)
+{
+    return (void **)((char *)conf + list->offset);
+}
+
 unsigned *conf_items_count(struct conf *conf, const struct conf_list *list)
 {
     return (unsigned *)((char *)conf + list->count_offset);
@@ -138,7 +142,10 @@ unsigned *conf_items_count(struct conf *conf, const struct conf_list *list)
 
 #define Z85 "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 
-static bool starts_with(const char *text, const char *start) { return strncmp(text, start, strlen(start)) == 0; }
+static bool starts_with(const char *text, const char *start)
+{
+    return strncmp(text, start, strlen(start)) == 0;
+}
 
 /* A port at the very end of a text. */
 static bool is_port(const char *text)
@@ -160,9 +167,15 @@ static bool is_host(const char *text, size_t len)
     return true;
 }
 
-static const char *check_text(const char *value) { return NULL; }
+static const char *check_text(const char *value)
+{
+    return NULL;
+}
 
-static const char *check_path(const char *value) { return strlen(value) < 4096 ? NULL : "longer than 4095 bytes"; }
+static const char *check_path(const char *value)
+{
+    return strlen(value) < 4096 ? NULL : "longer than 4095 bytes";
+}
 
 static const char *check_name(const char *value)
 {
@@ -246,7 +259,7 @@ static const char *check_role(const char *value)
     return known ? NULL : "not a role: api, worker or monitor";
 }
 
-/* Control characters of ASCII and C1, and the line and paragraph separators and the byte order mark, on which YAML folds text. */
+/* Control characters of ASCII and C1; the line and paragraph separators and the byte order mark, on which YAML folds text. */
 static bool has_control(const char *value)
 {
     for (const unsigned char *p = (const unsigned char *)value; *p; p++)
@@ -261,9 +274,9 @@ const char *conf_form_check(const char *form, const char *value)
         const char *form;
         const char *(*check)(const char *value);
     } forms[] = {
-        {"text", check_text},         {"path", check_path}, {"name", check_name}, {"address", check_address},
-        {"endpoint", check_endpoint}, {"Z85", check_z85},   {"URL", check_url},   {"provider", check_provider},
-        {"role", check_role},
+        {"text", check_text},       {"path", check_path},         {"name", check_name},
+        {"address", check_address}, {"endpoint", check_endpoint}, {"Z85", check_z85},
+        {"URL", check_url},         {"provider", check_provider}, {"role", check_role},
     };
     for (size_t i = 0; i < ARRAY_COUNT(forms); i++)
         if (strcmp(forms[i].form, form) == 0) {

@@ -1,5 +1,5 @@
-/* The settings as tables: the rows of settings.def and the fields of the lists, in one form, so that reading, checking, printing
- * and freeing are written once. Used inside common/conf* only. */
+/* The settings as tables: the rows of settings.def and the fields of the lists, in one form, so that reading, checking,
+ * printing and freeing are written once. Used inside common/conf* only. */
 #pragma once
 
 #include "common/conf.h"
@@ -14,12 +14,12 @@ enum conf_kind {
 struct conf_row {
     const char *name;
     enum conf_kind kind;
-    size_t offset;       /* in the section's struct or the list's item */
-    size_t count_offset; /* CONF_NAMES */
-    bool needed;         /* lists only: an item without it is refused */
-    const char *text;    /* default of CONF_TEXT */
+    size_t offset;            /* in the section's struct or the list's item */
+    size_t count_offset;      /* CONF_NAMES */
+    bool needed;              /* lists only: an item without it is refused */
+    const char *text;         /* default of CONF_TEXT */
     uint64_t count, min, max; /* CONF_COUNT; CONF_FLAG keeps its default in `count` */
-    const char *unit;    /* CONF_COUNT: what is counted; CONF_TEXT: its form, a row of conf_form_check's table */
+    const char *unit;         /* CONF_COUNT: what is counted; CONF_TEXT: its form, a row of conf_form_check's table */
     const char *sentence;
 };
 
@@ -57,16 +57,10 @@ enum {
     CONF_SECTIONS
 };
 
-enum {
-    CONF_LIST_DEPLOYMENTS,
-    CONF_LIST_ROUTES,
-    CONF_LIST_CREDENTIALS,
-    CONF_LIST_PEERS,
-    CONF_LISTS
-};
+enum { CONF_LIST_DEPLOYMENTS, CONF_LIST_ROUTES, CONF_LIST_CREDENTIALS, CONF_LIST_PEERS, CONF_LISTS };
 
 /* Rows of the longest section; how many items a list, and names an item, may have. */
-#define CONF_ROWS_MAX 64
+#define CONF_ROWS_MAX  64
 #define CONF_ITEMS_MAX 4096
 #define CONF_NAMES_MAX 256
 
@@ -75,7 +69,10 @@ struct conf_section conf_section(unsigned index);
 struct conf_list conf_list(unsigned index);
 
 /* Where a row's value lies in `base`, its section's struct or item. */
-static inline void *conf_at(const struct conf_row *row, void *base) { return (char *)base + row->offset; }
+static inline void *conf_at(const struct conf_row *row, void *base)
+{
+    return (char *)base + row->offset;
+}
 
 /* A section's struct, a list's items and their number. */
 void *conf_section_at(struct conf *conf, const struct conf_section *section);

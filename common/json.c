@@ -1,8 +1,9 @@
 /* The scan walks the text once and refuses whatever breaks a rule; only then does cJSON see it.
  *
- * Numbers that cJSON would damage, whole ones beyond 2^53, are noted by the scan with their place among all numbers of the text. cJSON is then given a copy with "0" and blanks in those places, and the walk
- * over the finished tree, which meets numbers in the same order, puts the real ones back. A text without such numbers, almost
- * every text, is parsed where it lies. */
+ * Numbers that cJSON would damage, whole ones beyond 2^53, are noted by the scan with their place among all numbers of the
+ * text. cJSON is then given a copy with "0" and blanks in those places, and the walk over the finished tree, which meets
+ * numbers in the same order, puts the real ones back. A text without such numbers, almost every text, is parsed where it lies.
+ */
 #include "common/json.h"
 
 #include <errno.h>
@@ -11,16 +12,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define NUMBER_CHARS_MAX 1024 /* of one number; keeps its copy on the stack */
-#define EXACT_MAX 9007199254740992.0 /* 2^53 */
-#define EXACT_DIGITS 15 /* any whole number this short is below 2^53 */
-#define NAMES_SEARCHED 16 /* so many names of one object are compared as they come, the rest by sorting */
-#define OUT_DEFAULT_MAX ((size_t)64 << 20)
-#define PRINT_DEPTH_MAX CJSON_NESTING_LIMIT
+#define NUMBER_CHARS_MAX 1024               /* of one number; keeps its copy on the stack */
+#define EXACT_MAX        9007199254740992.0 /* 2^53 */
+#define EXACT_DIGITS     15                 /* any whole number this short is below 2^53 */
+#define NAMES_SEARCHED   16                 /* so many names of one object are compared as they come, the rest by sorting */
+#define OUT_DEFAULT_MAX  ((size_t)64 << 20)
+#define PRINT_DEPTH_MAX  CJSON_NESTING_LIMIT
 
 /* --- UTF-8 -------------------------------------------------------------------------------------------------------- */
 
-static bool is_continuation(uint8_t c) { return (c & 0xC0) == 0x80; }
+static bool is_continuation(uint8_t c)
+{
+    return (c & 0xC0) == 0x80;
+}
 
 /* Bytes of the multi-byte character at `p`, 0 if there is no valid one. */
 static size_t utf8_step(const uint8_t *p, const uint8_t *end)
@@ -46,7 +50,10 @@ static size_t utf8_step(const uint8_t *p, const uint8_t *end)
 }
 
 /* A byte that is itself in a JSON string, in its text and after any escape. */
-static bool is_plain(uint8_t c) { return c >= 0x20 && c < 0x80 && c != '"' && c != '\\'; }
+static bool is_plain(uint8_t c)
+{
+    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+}
 
 /* The first byte from `p` on that is not plain; eight at a time while they all are, since most of a prompt is. */
 static const uint8_t *skip_plain(const uint8_t *p, const uint8_t *end)
@@ -129,7 +136,10 @@ static bool no_memory(struct scan *s)
     return fault(s, "no memory");
 }
 
-static int peek(const struct scan *s) { return s->at < s->end ? *s->at : -1; }
+static int peek(const struct scan *s)
+{
+    return s->at < s->end ? *s->at : -1;
+}
 
 static void skip_blank(struct scan *s)
 {
@@ -137,7 +147,10 @@ static void skip_blank(struct scan *s)
         s->at++;
 }
 
-static bool is_digit(int c) { return c >= '0' && c <= '9'; }
+static bool is_digit(int c)
+{
+    return c >= '0' && c <= '9';
+}
 
 static int hex_value(uint8_t c)
 {
@@ -163,8 +176,14 @@ static int hex4(const uint8_t *p, const uint8_t *end)
     return value;
 }
 
-static bool is_high(int unit) { return unit >= 0xD800 && unit <= 0xDBFF; }
-static bool is_low(int unit) { return unit >= 0xDC00 && unit <= 0xDFFF; }
+static bool is_high(int unit)
+{
+    return unit >= 0xD800 && unit <= 0xDBFF;
+}
+static bool is_low(int unit)
+{
+    return unit >= 0xDC00 && unit <= 0xDFFF;
+}
 
 /* `at` is on the backslash. */
 static bool scan_escape(struct scan *s)
@@ -319,7 +338,10 @@ struct decoder {
     unsigned out_at, out_len;
 };
 
-static struct decoder decode(const struct name *n) { return (struct decoder){.p = n->text, .end = n->text + n->len}; }
+static struct decoder decode(const struct name *n)
+{
+    return (struct decoder){.p = n->text, .end = n->text + n->len};
+}
 
 static void put_utf8(struct decoder *d, unsigned c)
 {
@@ -402,9 +424,15 @@ static int compare_names(const void *left, const void *right)
     return order ? order : (a->text > b->text) - (a->text < b->text);
 }
 
-static bool same_name(const struct name *a, const struct name *b) { return a->hash == b->hash && compare_bytes(a, b) == 0; }
+static bool same_name(const struct name *a, const struct name *b)
+{
+    return a->hash == b->hash && compare_bytes(a, b) == 0;
+}
 
-static bool twice(struct scan *s, const struct name *n) { return fault_at(s, n->text - 1, "the key is given twice"); }
+static bool twice(struct scan *s, const struct name *n)
+{
+    return fault_at(s, n->text - 1, "the key is given twice");
+}
 
 /* `base` is the innermost object's first name. */
 static bool add_name(struct scan *s, size_t base, struct name name)
@@ -600,7 +628,10 @@ enum err json_check(struct span text, struct json_fault *ret_fault)
 
 /* --- the tree ----------------------------------------------------------------------------------------------------- */
 
-static void release_text(char **text) { free(TAKE(*text)); }
+static void release_text(char **text)
+{
+    free(TAKE(*text));
+}
 
 /* The text with "0" in place of every number kept. */
 static char *without_kept(const struct scan *s)
@@ -669,9 +700,15 @@ enum err json_parse(struct span text, cJSON **ret_tree, struct json_fault *ret_f
     return ERR_OK;
 }
 
-void json_free(cJSON **tree) { cJSON_Delete(TAKE(*tree)); }
+void json_free(cJSON **tree)
+{
+    cJSON_Delete(TAKE(*tree));
+}
 
-const cJSON *json_get(const cJSON *object, const char *name) { return cJSON_GetObjectItemCaseSensitive(object, name); }
+const cJSON *json_get(const cJSON *object, const char *name)
+{
+    return cJSON_GetObjectItemCaseSensitive(object, name);
+}
 
 const char *json_text(const cJSON *object, const char *name)
 {
@@ -755,7 +792,10 @@ void json_raw(struct json_out *out, struct span bytes)
     out->data[out->len] = '\0';
 }
 
-void json_lit(struct json_out *out, const char *text) { json_raw(out, span_str(text)); }
+void json_lit(struct json_out *out, const char *text)
+{
+    json_raw(out, span_str(text));
+}
 
 void json_printf(struct json_out *out, const char *format, ...)
 {

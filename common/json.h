@@ -1,7 +1,7 @@
 /* cJSON behind limits. cJSON checks neither depth by our rule, nor UTF-8, nor double keys, and turns integers into doubles; one
  * linear scan before it does all four, so that nothing it builds can surprise (LIMITS decision 3).
- * Integers beyond 2^53 are kept as text: they come back as raw numbers (cJSON_Raw), so ask json_int or json_number for a number,
- * and print with json_tree: cJSON's own printing loses digits of numbers (common/json.c, put_number). */
+ * Integers beyond 2^53 are kept as text: they come back as raw numbers (cJSON_Raw), so ask json_int or json_number for a
+ * number, and print with json_tree: cJSON's own printing loses digits of numbers (common/json.c, put_number). */
 #pragma once
 
 #include <cjson/cJSON.h>

@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static void release_text(char **text) { free(TAKE(*text)); }
+static void release_text(char **text)
+{
+    free(TAKE(*text));
+}
 
 char *role_endpoint(const struct conf *conf, const char *setting, const char *name)
 {
@@ -88,4 +91,7 @@ enum err role_redis(const struct conf *conf, bool writer, struct redis_options *
     return ERR_OK;
 }
 
-void role_redis_done(struct role_redis *store) { explicit_bzero(store, sizeof *store); }
+void role_redis_done(struct role_redis *store)
+{
+    explicit_bzero(store, sizeof *store);
+}

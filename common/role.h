@@ -13,6 +13,6 @@ struct role_redis {
     char socket[256];
     char password[256];
 };
-MUST_USE enum err role_redis(const struct conf *conf, bool writer, struct redis_options *ret_options,
-                             struct role_redis *store, struct conf_fault *fault);
+MUST_USE enum err role_redis(const struct conf *conf, bool writer, struct redis_options *ret_options, struct role_redis *store,
+                             struct conf_fault *fault);
 void role_redis_done(struct role_redis *store);

@@ -77,7 +77,10 @@ static void expect_fault(struct span text, const char *expected)
     assert_string_equal(found, expected);
 }
 
-static void refuses(const char *text, const char *expected) { expect_fault(span_str(text), expected); }
+static void refuses(const char *text, const char *expected)
+{
+    expect_fault(span_str(text), expected);
+}
 
 static void test_defaults(void **state)
 {
@@ -124,29 +127,30 @@ static void test_the_table(void **state)
 
 static void test_a_file(void **state)
 {
-    AUTO(conf_free) struct conf *conf = load_text("api:\n"
-                                                  "  port: 9000\n"
-                                                  "  host: '::1'\n"
-                                                  "redis: {allow_unsafe: yes, replicas: 2}\n"
-                                                  "worker:\n"
-                                                  "  http: off\n"
-                                                  "broker:\n"
-                                                  "deployments:\n"
-                                                  "  - name: a\n"
-                                                  "    provider: openai\n"
-                                                  "    model: gpt-4o\n"
-                                                  "    credential: one\n"
-                                                  "    concurrency: 8\n"
-                                                  "  - {name: b, provider: echo}\n"
-                                                  "routes:\n"
-                                                  "  - name: \"llama3:8b\"\n"
-                                                  "    deployments: [b, a]\n"
-                                                  "credentials:\n"
-                                                  "  - name: one\n"
-                                                  "    base_url: https://api.example.com/v1\n"
-                                                  "    key_file: /run/keys/one\n"
-                                                  "peers:\n"
-                                                  "  - {name: w1, public_key: '" KEY_A "', role: worker}\n");
+    AUTO(conf_free)
+    struct conf *conf = load_text("api:\n"
+                                  "  port: 9000\n"
+                                  "  host: '::1'\n"
+                                  "redis: {allow_unsafe: yes, replicas: 2}\n"
+                                  "worker:\n"
+                                  "  http: off\n"
+                                  "broker:\n"
+                                  "deployments:\n"
+                                  "  - name: a\n"
+                                  "    provider: openai\n"
+                                  "    model: gpt-4o\n"
+                                  "    credential: one\n"
+                                  "    concurrency: 8\n"
+                                  "  - {name: b, provider: echo}\n"
+                                  "routes:\n"
+                                  "  - name: \"llama3:8b\"\n"
+                                  "    deployments: [b, a]\n"
+                                  "credentials:\n"
+                                  "  - name: one\n"
+                                  "    base_url: https://api.example.com/v1\n"
+                                  "    key_file: /run/keys/one\n"
+                                  "peers:\n"
+                                  "  - {name: w1, public_key: '" KEY_A "', role: worker}\n");
     assert_int_equal(conf->api.port, 9000);
     assert_string_equal(conf->api.host, "::1");
     assert_int_equal(conf->api.children, 2);
@@ -167,7 +171,8 @@ static void test_a_file(void **state)
 
 static void test_empty_files(void **state)
 {
-    static const char *const texts[] = {"", "\n\n", "# nothing\n", "---\n", "---\n...\n", "api:\n", "api:\n  # port: 1\nroutes:\n"};
+    static const char *const texts[] = {
+        "", "\n\n", "# nothing\n", "---\n", "---\n...\n", "api:\n", "api:\n  # port: 1\nroutes:\n"};
     for (size_t i = 0; i < ARRAY_COUNT(texts); i++) {
         AUTO(conf_free) struct conf *conf = load_text(texts[i]);
         assert_int_equal(conf->api.port, 8080);
@@ -277,8 +282,7 @@ static void test_wrong_kinds(void **state)
     refuses("routes: {a: b}\n", "a.yaml:1: routes: a list is expected here");
     refuses("routes: [x]\n", "a.yaml:1: routes[0]: settings with names are expected here");
     refuses("routes:\n  - name: x\n    deployments: y\n", "a.yaml:3: routes[0].deployments: a list is expected here");
-    refuses("routes: [{name: x, deployments: [[y]]}]\n",
-            "a.yaml:1: routes[0].deployments[0]: one value is expected here");
+    refuses("routes: [{name: x, deployments: [[y]]}]\n", "a.yaml:1: routes[0].deployments[0]: one value is expected here");
     refuses("- a\n", "a.yaml:1: the file must consist of sections and lists");
     refuses("text\n", "a.yaml:1: the file must consist of sections and lists");
     refuses("? [a]\n: b\n", "a.yaml:1: a section's name is expected here");
@@ -345,7 +349,10 @@ static void test_forms(void **state)
     }
 }
 
-static void expect_url(const char *url, bool sound) { assert_true(!conf_form_check("URL", url) == sound); }
+static void expect_url(const char *url, bool sound)
+{
+    assert_true(!conf_form_check("URL", url) == sound);
+}
 
 static void test_base_urls(void **state)
 {
@@ -387,8 +394,7 @@ static void test_what_lists_must_name(void **state)
     refuses("deployments: [{name: '', provider: echo}]\n", "a.yaml:1: deployments[0].name: it is needed and not given");
     refuses("deployments:\n  - name: a\n    provider: echo\n  - name: b\n    provider: echo\n  - provider: echo\n    name: a\n",
             "a.yaml:7: deployments[2].name: the same as in deployments[0]");
-    refuses("deployments: [{name: a, provider: gpt}]\n",
-            "a.yaml:1: deployments[0].provider: not a provider: echo or openai");
+    refuses("deployments: [{name: a, provider: gpt}]\n", "a.yaml:1: deployments[0].provider: not a provider: echo or openai");
     refuses("deployments: [{name: a, provider: echo, concurrency: x}]\n",
             "a.yaml:1: deployments[0].concurrency: not a whole number");
     refuses("deployments: [{name: a, provider: openai}]\n",
@@ -397,8 +403,7 @@ static void test_what_lists_must_name(void **state)
             "a.yaml:4: deployments[0].credential: there is no credential \"c\"");
     refuses("routes: [{name: a}]\n", "a.yaml:1: routes[0].deployments: it is needed and not given");
     refuses("routes: [{name: a, deployments: []}]\n", "a.yaml:1: routes[0].deployments: it is needed and not given");
-    refuses("routes: [{name: a, deployments: [echo, echo]}]\n",
-            "a.yaml:1: routes[0].deployments[1]: \"echo\" is named twice");
+    refuses("routes: [{name: a, deployments: [echo, echo]}]\n", "a.yaml:1: routes[0].deployments[1]: \"echo\" is named twice");
     refuses("routes: [{name: a, deployments: [other]}]\n",
             "a.yaml:1: routes[0].deployments[0]: there is no deployment \"other\"");
     refuses("credentials: [{name: a}]\n", "a.yaml:1: credentials[0].base_url: it is needed and not given");
@@ -417,8 +422,9 @@ static void test_what_tcp_needs(void **state)
     refuses("worker:\n  broker: tcp://b.example:1\n", "a.yaml:2: worker.broker: TCP needs worker.key_file");
     refuses("worker: {broker: 'tcp://b:1', key_file: k}\n", "a.yaml:1: worker.broker: TCP needs broker.public_key");
     refuses("api: {broker: 'tcp://b:1', key_file: k}\n", "a.yaml:1: api.broker: TCP needs broker.public_key");
-    AUTO(conf_free) struct conf *conf = load_text("broker: {api: 'tcp://[::1]:1', worker: 'tcp://*:2', key_file: k, public_key: '" KEY_B
-                                                  "'}\nworker: {broker: 'tcp://b:2', key_file: w}\n");
+    AUTO(conf_free)
+    struct conf *conf = load_text("broker: {api: 'tcp://[::1]:1', worker: 'tcp://*:2', key_file: k, public_key: '" KEY_B
+                                  "'}\nworker: {broker: 'tcp://b:2', key_file: w}\n");
     assert_string_equal(conf->broker.worker, "tcp://*:2");
     refuses("redis: {host: db.example}\n", "a.yaml:1: redis.host: Redis off loopback needs redis.tls");
     refuses("redis: {user: broker}\n", "a.yaml:1: redis.user: it needs redis.password_file");
@@ -489,7 +495,8 @@ static char *dumped(const struct conf *conf)
 
 static void test_the_dump_reads_back_the_same(void **state)
 {
-    AUTO(conf_free) struct conf *conf =
+    AUTO(conf_free)
+    struct conf *conf =
         load_text("quern: {state_dir: \"a \\\"quoted\\\" \\\\ dir: #1 é\"}\n"
                   "api: {port: 0}\nredis: {tls: true}\nworker: {http: true}\n"
                   "deployments:\n- {name: a, provider: openai, credential: c, model: 'm: \"x\"', concurrency: 4}\n"
@@ -677,7 +684,8 @@ static void test_options(void **state)
     expect_printed((char *[]){"--settings", good, NULL}, 1, true, 0, "");
     expect_printed((char *[]){"--settings", good, "--check-config", NULL}, 1, false, 0, "settings are valid\n");
     expect_printed((char *[]){"--settings", good, "--dump-config", NULL}, 1, false, 0, "\n  port: 81\n");
-    expect_printed((char *[]){"--settings", good, "--settings", bad, NULL}, 2, false, 2, "bad.yaml:1: api.port: not a whole number\n");
+    expect_printed((char *[]){"--settings", good, "--settings", bad, NULL}, 2, false, 2,
+                   "bad.yaml:1: api.port: not a whole number\n");
     expect_printed((char *[]){"--check-config", "--settings", bad, NULL}, 2, false, 2, "bad.yaml:1: api.port");
     expect_printed((char *[]){"--version", NULL}, 1, false, 0, "quern-api " QUERN_VERSION "\n");
     program = "quernctl";

@@ -35,7 +35,10 @@ static void expect_fault(struct span text, size_t at, const char *what)
     assert_int_equal(json_check(text, NULL), ERR_BAD_JSON);
 }
 
-static void refuses(const char *text, size_t at, const char *what) { expect_fault(span_str(text), at, what); }
+static void refuses(const char *text, size_t at, const char *what)
+{
+    expect_fault(span_str(text), at, what);
+}
 
 /* What json_tree makes of it. */
 static void prints(const char *text, const char *printed)
@@ -49,7 +52,10 @@ static void prints(const char *text, const char *printed)
     json_out_done(&out);
 }
 
-static void survives(const char *text) { prints(text, text); }
+static void survives(const char *text)
+{
+    prints(text, text);
+}
 
 static void test_every_kind_of_value(void **state)
 {
@@ -149,7 +155,8 @@ static void test_integers_beyond_2_53_keep_their_digits(void **state)
     assert_true(cJSON_IsNumber(json_get(tree, "n")));
 }
 
-/* cJSON 1.7.15 as first released reads 63 characters of a number and takes the rest for something else; Debian has mended it. */
+/* cJSON 1.7.15 as first released reads 63 characters of a number and takes the rest for something else; Debian has mended it.
+ */
 static void test_long_numbers(void **state)
 {
     char text[1200];
@@ -203,11 +210,21 @@ static void test_strings(void **state)
 
 static void test_utf8(void **state)
 {
-    static const char *const good[] = {"", "plain", "\xC2\x80", "\u07ff", "\u0800", "\ud7ff", "\ue000", "\uffff", "\U00010000",
-                                       "\U0010ffff", "longer than eight bytes \u00e9 and more"};
-    static const char *const bad[] = {"\x80",         "\xC0\x80",         "\xC1\xBF",         "\xC2",         "\xC2x",
-                                      "\xE0\x9F\xBF", "\xED\xA0\x80",     "\xED\xBF\xBF",     "\xE2\x82",     "\xF0\x8F\xBF\xBF",
-                                      "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF",         "\xF0\x9F\x98", "eight by\xFFtes"};
+    static const char *const good[] = {"",
+                                       "plain",
+                                       "\xC2\x80",
+                                       "\u07ff",
+                                       "\u0800",
+                                       "\ud7ff",
+                                       "\ue000",
+                                       "\uffff",
+                                       "\U00010000",
+                                       "\U0010ffff",
+                                       "longer than eight bytes \u00e9 and more"};
+    static const char *const bad[] = {"\x80",     "\xC0\x80",         "\xC1\xBF",         "\xC2",
+                                      "\xC2x",    "\xE0\x9F\xBF",     "\xED\xA0\x80",     "\xED\xBF\xBF",
+                                      "\xE2\x82", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80",
+                                      "\xFF",     "\xF0\x9F\x98",     "eight by\xFFtes"};
     for (size_t i = 0; i < ARRAY_COUNT(good); i++) {
         char text[64];
         snprintf(text, sizeof text, "\"%s\"", good[i]);
@@ -330,7 +347,9 @@ static void test_count_of_values(void **state)
 
 static void test_members(void **state)
 {
-    AUTO(json_free) cJSON *tree = parsed("{\"a\":\"text\",\"A\":1,\"n\":12,\"f\":1.5,\"big\":1e18,\"huge\":9.223372036854775808e18,\"s\":\"7\"}");
+    AUTO(json_free)
+    cJSON *tree =
+        parsed("{\"a\":\"text\",\"A\":1,\"n\":12,\"f\":1.5,\"big\":1e18,\"huge\":9.223372036854775808e18,\"s\":\"7\"}");
     int64_t value = 99;
     double number;
     assert_string_equal(json_text(tree, "a"), "text");

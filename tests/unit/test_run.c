@@ -140,7 +140,10 @@ static void await(int fd)
     close(fd);
 }
 
-static void say_up(int fd) { (void)!write(fd, "u", 1); }
+static void say_up(int fd)
+{
+    (void)!write(fd, "u", 1);
+}
 
 static void test_one_process_has_the_directory(void **state)
 {
@@ -189,7 +192,10 @@ static pid_t marked(const char *mark, const char *script)
 #define WAIT_FOR_TERM "printf u; exec sleep 1000"
 #define IGNORE_TERM   "trap '' TERM; printf u; while :; do sleep 1000; done"
 
-static bool lives(pid_t pid) { return waitpid(pid, NULL, WNOHANG) == 0; }
+static bool lives(pid_t pid)
+{
+    return waitpid(pid, NULL, WNOHANG) == 0;
+}
 
 static void test_leftovers_are_ended_and_nobody_else(void **state)
 {
