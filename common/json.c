@@ -2,8 +2,8 @@
  *
  * Numbers that cJSON would damage, whole ones beyond 2^53, are noted by the scan with their place among all numbers of the
  * text. cJSON is then given a copy with "0" and blanks in those places, and the walk over the finished tree, which meets
- * numbers in the same order, puts the real ones back. A text without such numbers, almost every text, is parsed where it lies.
- */
+ * numbers in the same order, puts the real ones back. A text without such
+ * numbers, almost every text, is parsed where it lies. */
 #include "common/json.h"
 
 #include <errno.h>

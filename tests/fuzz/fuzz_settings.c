@@ -1,5 +1,4 @@
-/* A settings file of any bytes: libcyaml never knows a fault that the pass before it missed; every setting read has its line.
- */
+/* A settings file of any bytes: libcyaml knows no fault that the pass before it missed; every setting read has its line. */
 #include <stdio.h>
 #include <stdlib.h>
 

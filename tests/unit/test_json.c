@@ -155,8 +155,7 @@ static void test_integers_beyond_2_53_keep_their_digits(void **state)
     assert_true(cJSON_IsNumber(json_get(tree, "n")));
 }
 
-/* cJSON 1.7.15 as first released reads 63 characters of a number and takes the rest for something else; Debian has mended it.
- */
+/* cJSON 1.7.15 as released reads 63 characters of a number and takes the rest for something else; Debian has mended it. */
 static void test_long_numbers(void **state)
 {
     char text[1200];
