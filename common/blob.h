@@ -23,4 +23,7 @@ struct blob *blob_ref(struct blob *b);
 void blob_free(struct blob **b);
 
 /* Lent until the blob is freed; empty for NULL. */
-static inline struct span blob_span(const struct blob *b) { return b ? span_of(b->data, b->len) : (struct span){0}; }
+static inline struct span blob_span(const struct blob *b)
+{
+    return b ? span_of(b->data, b->len) : (struct span){0};
+}

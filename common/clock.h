@@ -24,6 +24,6 @@ msec clock_axis_now(const struct clock_axis *axis);
 /* RFC 3339 in UTC with milliseconds. Beyond the years 0000 and 9999 the nearest instant that can be written. */
 void clock_print(msec wall_ms, char out[CLOCK_TEXT_LEN + 1]);
 
-/* RFC 3339 (section 5.6) to ms since 1970: with offset, fraction optional and cut to ms, 't' and 'z' in either case, a leap second
- * read as the next one. ERR_MALFORMED otherwise, impossible dates included. */
+/* RFC 3339 (section 5.6) to ms since 1970: with offset, fraction optional and cut to ms, 't' and 'z' in either case, a leap
+ * second read as the next one. ERR_MALFORMED otherwise, impossible dates included. */
 MUST_USE enum err clock_parse(struct span text, msec *ret_wall_ms);

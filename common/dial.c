@@ -115,14 +115,16 @@ static bool is_numeric(const char *host)
     return inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
 }
 
+/* NULL with the reason set. */
 static SSL_CTX *tls_context(struct dial *dial)
 {
-    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
-    if (!context)
-        return NULL;
     const char *file = dial->options.tls_ca_file;
-    if (SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) &&
-        (file ? SSL_CTX_load_verify_file(context, file) : SSL_CTX_set_default_verify_paths(context))) {
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    if (!context || !SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION)) {
+        set_reason(dial, "TLS: no memory");
+    } else if (!(file ? SSL_CTX_load_verify_file(context, file) : SSL_CTX_set_default_verify_paths(context))) {
+        set_reason(dial, "TLS: no certificates in %s", file ? file : "the system's place");
+    } else {
         SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
         SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
         return context;
@@ -162,12 +164,16 @@ static void tls_step(struct dial *dial)
 
 static void tls_start(struct dial *dial)
 {
-    ERR_clear_error();
     SSL_CTX *context = tls_context(dial);
-    dial->ssl = context ? SSL_new(context) : NULL;
+    if (!context) {
+        ERR_clear_error();
+        fail(dial);
+        return;
+    }
+    dial->ssl = SSL_new(context);
     SSL_CTX_free(context); /* the connection holds its own reference */
     if (!dial->ssl || !tls_expect(dial->ssl, dial->options.host) || !SSL_set_fd(dial->ssl, dial->fd)) {
-        set_tls_reason(dial, "TLS set-up", 0, "no memory");
+        set_tls_reason(dial, "TLS", 0, "no memory");
         fail(dial);
         return;
     }

@@ -39,4 +39,7 @@ int err_http_status(enum err e)
     return row ? row->http_status : 500;
 }
 
-_Bool err_known(unsigned number) { return find(number) != NULL; }
+_Bool err_known(unsigned number)
+{
+    return find(number) != NULL;
+}

@@ -2,8 +2,8 @@
  *
  *     wait for events once  ->  handlers gather  ->  turn(): step, commit, flush  ->  again
  *
- * so that everything that arrived together is decided, stored and answered together. Handlers only gather; what may send is done
- * in the turn. Signals and child exits arrive here as callbacks in the loop, never as handlers with async limits. */
+ * so that everything that arrived together is decided, stored and answered together. Handlers only gather; what may send is
+ * done in the turn. Signals and child exits arrive here as callbacks in the loop, never as handlers with async limits. */
 #pragma once
 
 #include <event2/event.h>
@@ -53,8 +53,9 @@ void loop_end_cancel(struct loop_end *end);
 MUST_USE enum err loop_signal(struct loop *loop, int signo, loop_on_signal *on_signal, void *arg);
 
 /* A deadline: fires once at or after loop time `at` (clock_mono axis), never before, and is then unset; usually within 1 ms, at
- * most 5 (LIMITS: a timerfd would be exact and cost 2.2 times a whole transfer). Within its callback it may be set or freed. The
- * wait itself does not count suspend: after a resume it may fire late, by what was left of it when the machine went to sleep. */
+ * most 5 (LIMITS: a timerfd would be exact and cost 2.2 times a whole transfer). Within its callback it may be set or freed.
+ * The wait itself does not count suspend: after a resume it may fire late, by what was left of it when the machine went to
+ * sleep. */
 struct timer;
 MUST_USE struct timer *timer_new(struct loop *loop, loop_on_timer *on_timer, void *arg);
 void timer_free(struct timer **timer);

@@ -114,7 +114,7 @@ static bool ring_reserve(struct redis *redis)
 {
     if (redis->count < redis->ring_size)
         return true;
-    size_t size = redis->ring_size ? redis->ring_size * 2 : 64;
+    size_t size = redis->ring_size ? redis->ring_size * 2 : 16;
     struct pending *ring = malloc(size * sizeof *ring);
     if (!ring)
         return false;

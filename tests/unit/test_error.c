@@ -1,5 +1,5 @@
-/* The set of failures, and that users read the same in api/README.md: every failure of a request (numbers below 70) has there a row
- * of a table that begins
+/* The set of failures, and that users read the same in api/README.md: every failure of a request (numbers below 70) has there a
+ * row of a table that begins
  *
  *     | `invalid_json` | 400 |
  *

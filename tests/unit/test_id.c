@@ -9,7 +9,10 @@
 
 static const struct id_key key = {{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}};
 
-static struct id example(void) { return id_make(0x0123456789ab, 0xcde, ID_STORED, 0xfedcba9876, &key, span_str("acme")); }
+static struct id example(void)
+{
+    return id_make(0x0123456789ab, 0xcde, ID_STORED, 0xfedcba9876, &key, span_str("acme"));
+}
 
 static void test_fields_are_where_the_header_draws_them(void **state)
 {
@@ -29,8 +32,8 @@ static void test_only_the_bits_there_is_room_for_are_used(void **state)
         assert_int_equal(all.bytes[i], i == 7 ? 0xf2 : 0xff);
 }
 
-/* SipHash-2-4 with the key 00…0f over the 15 bytes 00…0e is a129ca6149be45e5 (its authors' test vector). A tenant of two bytes and
- * the 13 that follow make those 15. */
+/* SipHash-2-4 with the key 00…0f over the 15 bytes 00…0e is a129ca6149be45e5 (its authors' test vector). A tenant of two bytes
+ * and the 13 that follow make those 15. */
 static void test_tag_is_siphash(void **state)
 {
     const struct id id = {{2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xbe, 0x45, 0xe5}};
@@ -128,12 +131,22 @@ static void test_one_job_has_one_name(void **state)
 
 static void test_other_spellings_are_refused(void **state)
 {
-    static const char *const bad[] = {
-        "", "job_", "job_0000000000000000000000000", "job_000000000000000000000000000", "JOB_00000000000000000000000000",
-        "job-00000000000000000000000000", "job_80000000000000000000000000", "job_0000000000000000000000000O",
-        "job_0000000000000000000000000i", "job_0000000000000000000000000l", "job_0000000000000000000000000o",
-        "job_0000000000000000000000000u", "job_0000000000000000000000000A", " job_0000000000000000000000000",
-        "job_0000000000000000000000000 ", "job_00000000-00000000-00000000"};
+    static const char *const bad[] = {"",
+                                      "job_",
+                                      "job_0000000000000000000000000",
+                                      "job_000000000000000000000000000",
+                                      "JOB_00000000000000000000000000",
+                                      "job-00000000000000000000000000",
+                                      "job_80000000000000000000000000",
+                                      "job_0000000000000000000000000O",
+                                      "job_0000000000000000000000000i",
+                                      "job_0000000000000000000000000l",
+                                      "job_0000000000000000000000000o",
+                                      "job_0000000000000000000000000u",
+                                      "job_0000000000000000000000000A",
+                                      " job_0000000000000000000000000",
+                                      "job_0000000000000000000000000 ",
+                                      "job_00000000-00000000-00000000"};
     struct id untouched = example(), before = untouched;
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++)
         assert_int_equal(id_parse(span_str(bad[i]), &untouched), ERR_MALFORMED);

@@ -1,4 +1,5 @@
-/* What arrives at the other end of standard error, whatever that is. Each case runs in a child with a standard error of its own. */
+/* What arrives at the other end of standard error, whatever that is. Each case runs in a child with a standard error of its
+ * own. */
 #include "common/log.h"
 
 #include <errno.h>
@@ -74,14 +75,17 @@ static void test_line_with_time(void **state)
     log_to_pipe(one_line);
     int pid = 0, rest = 0;
     unsigned y, mo, d, h, mi, s, ms;
-    assert_int_equal(sscanf(heard, "time=%4u-%2u-%2uT%2u:%2u:%2u.%3uZ level=notice event=role.start role=broker pid=%d%n", &y, &mo,
-                            &d, &h, &mi, &s, &ms, &pid, &rest),
+    assert_int_equal(sscanf(heard, "time=%4u-%2u-%2uT%2u:%2u:%2u.%3uZ level=notice event=role.start role=broker pid=%d%n", &y,
+                            &mo, &d, &h, &mi, &s, &ms, &pid, &rest),
                      8);
     assert_string_equal(heard + rest, " jobs=3 name=\"a b\"\n");
     assert_int_equal(strlen(log_event_name(LOG_START)), 10);
 }
 
-static void without_fields_and_start(void) { log_event(LOG_READY, "%s", ""); }
+static void without_fields_and_start(void)
+{
+    log_event(LOG_READY, "%s", "");
+}
 
 static void test_line_without_fields(void **state)
 {
@@ -142,19 +146,20 @@ static void test_escapes(void **state)
     EXPECT_SHOWN("\n\r\t\0\x1b\x7f", "\"\\n\\r\\t\\x00\\x1b\\x7f\"");
     EXPECT_SHOWN("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "\"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80\"");
     EXPECT_SHOWN("\xe2\x80\xa8\xe2\x80\xa9", "\"\\u2028\\u2029\"");
-    EXPECT_SHOWN("\xc2\x85\xc2\x9b", "\"\\u0085\\u009b\"");                       /* next line; the one-byte ESC [ */
+    EXPECT_SHOWN("\xc2\x85\xc2\x9b", "\"\\u0085\\u009b\"");                            /* next line; the one-byte ESC [ */
     EXPECT_SHOWN("\xe2\x80\xae\xe2\x81\xa6\xe2\x80\x8f", "\"\\u202e\\u2066\\u200f\""); /* right-to-left */
     EXPECT_SHOWN("\xff\xc3", "\"\\xff\\xc3\"");
-    EXPECT_SHOWN("\xc0\x8a", "\"\\xc0\\x8a\"");                                   /* a line feed, overlong */
-    EXPECT_SHOWN("\xed\xa0\x80", "\"\\xed\\xa0\\x80\"");                          /* a surrogate */
-    EXPECT_SHOWN("\xf4\x90\x80\x80", "\"\\xf4\\x90\\x80\\x80\"");                 /* above U+10FFFF */
-    EXPECT_SHOWN("\xe2\x82", "\"\\xe2\\x82\"");                                   /* cut short */
+    EXPECT_SHOWN("\xc0\x8a", "\"\\xc0\\x8a\"");                   /* a line feed, overlong */
+    EXPECT_SHOWN("\xed\xa0\x80", "\"\\xed\\xa0\\x80\"");          /* a surrogate */
+    EXPECT_SHOWN("\xf4\x90\x80\x80", "\"\\xf4\\x90\\x80\\x80\""); /* above U+10FFFF */
+    EXPECT_SHOWN("\xe2\x82", "\"\\xe2\\x82\"");                   /* cut short */
 }
 
 /* Of any length, and wherever the cut falls: at most 256 bytes, quoted, no half character and no half escape. */
 static void test_long_values_are_cut(void **state)
 {
-    static const char *const units[] = {"x", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\n", "\xff", "\xe2\x80\xa8", "\""};
+    static const char *const units[] = {"x",  "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80",
+                                        "\n", "\xff",     "\xe2\x80\xa8", "\""};
     static const char *const shown[] = {"x", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\\n", "\\xff", "\\u2028", "\\\""};
     for (size_t u = 0; u < ARRAY_COUNT(units); u++)
         for (size_t lead = 0; lead < 8; lead++) {

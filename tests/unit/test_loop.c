@@ -60,7 +60,10 @@ static void test_stop_before_the_run_is_not_lost(void **state)
     assert_int_equal(turns, 1);
 }
 
-static void again(void) { loop_again(loop); }
+static void again(void)
+{
+    loop_again(loop);
+}
 
 static void test_again_does_not_wait(void **state)
 {
@@ -72,7 +75,10 @@ static void test_again_does_not_wait(void **state)
     assert_in_range(clock_mono() - before, 0, 2000);
 }
 
-static void stop_loop(void *arg) { loop_stop(loop); }
+static void stop_loop(void *arg)
+{
+    loop_stop(loop);
+}
 
 static void test_stop_in_a_handler_is_followed_by_one_turn(void **state)
 {
@@ -312,7 +318,10 @@ static void test_timer_set_to_the_past_starves_nobody(void **state)
 
 /* What arrived is seen before a deadline that has passed meanwhile. */
 static int seen_order[2], seen_count;
-static void saw_bytes(evutil_socket_t fd, short what, void *arg) { seen_order[seen_count++] = 'b'; }
+static void saw_bytes(evutil_socket_t fd, short what, void *arg)
+{
+    seen_order[seen_count++] = 'b';
+}
 static void saw_deadline(void *arg)
 {
     seen_order[seen_count++] = 'd';

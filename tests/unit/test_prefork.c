@@ -54,9 +54,15 @@ static void tell(char what, unsigned index, unsigned long value)
         _exit(99);
 }
 
-static bool exists(const char *path) { return access(path, F_OK) == 0; }
+static bool exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
 
-static void touch(const char *path) { close(open(path, O_CREAT | O_WRONLY, 0600)); }
+static void touch(const char *path)
+{
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+}
 
 static int child(void *arg, unsigned index)
 {
@@ -101,7 +107,10 @@ static int setup(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) { return remove(path); }
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
 
 static int teardown(void **state)
 {

@@ -25,6 +25,7 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 
 #define PATIENCE_MS 10000
 
@@ -39,7 +40,7 @@ static struct world {
     struct redis *redis;
     bool (*done)(void);
     int ups, downs;
-    char reason[160];       /* of the last down */
+    char reason[160];    /* of the last down */
     void (*on_up)(void); /* what the test does in the hook */
     void (*on_turn)(void);
     bool in_callback; /* still set in teardown: an assertion failed there, and nothing of redis is to be touched any more */
@@ -87,12 +88,27 @@ static void down(void *arg, const char *reason)
     w.in_callback = false;
 }
 
-static bool is_up(void) { return redis_is_up(w.redis); }
-static bool is_down_again(void) { return w.ups > 0 && w.downs == w.ups; }
-static bool has_reason(void) { return redis_reason(w.redis)[0]; }
+static bool is_up(void)
+{
+    return redis_is_up(w.redis);
+}
+static bool is_down_again(void)
+{
+    return w.ups > 0 && w.downs == w.ups;
+}
+static bool has_reason(void)
+{
+    return redis_reason(w.redis)[0];
+}
 static const char *wanted;
-static bool has_wanted_reason(void) { return strstr(redis_reason(w.redis), wanted); }
-static bool was_up_twice(void) { return w.ups == 2; }
+static bool has_wanted_reason(void)
+{
+    return strstr(redis_reason(w.redis), wanted);
+}
+static bool was_up_twice(void)
+{
+    return w.ups == 2;
+}
 
 static void run_until_reason(const char *why)
 {
@@ -106,7 +122,10 @@ static void connect_with(struct redis_options options)
     assert_non_null(w.redis);
 }
 
-static void connect_socket(void) { connect_with((struct redis_options){.socket = w.socket, .reply_timeout_ms = 5000}); }
+static void connect_socket(void)
+{
+    connect_with((struct redis_options){.socket = w.socket, .reply_timeout_ms = 5000});
+}
 
 static int setup(void **state)
 {
@@ -128,7 +147,10 @@ static void kill_server(void)
     w.server = 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) { return remove(path); }
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
 
 static void fake_stop(void);
 
@@ -149,7 +171,8 @@ static int teardown(void **state)
 
 static void start_server(const char *const *more)
 {
-    const char *argv[40] = {"redis-server", "--port", "0", "--unixsocket", w.socket, "--save", "", "--dir", w.dir, "--logfile", "log"};
+    const char *argv[40] = {"redis-server", "--port", "0",         "--unixsocket", w.socket, "--save", "",
+                            "--dir",        w.dir,    "--logfile", "log"};
     size_t argc = 11;
     while (more && *more)
         argv[argc++] = *more++;
@@ -167,7 +190,7 @@ static void start_server(const char *const *more)
 #define REPLIES 4096
 static struct {
     int count, nulls, errors;
-    char last[256];     /* text of the last reply, or its number */
+    char last[256]; /* text of the last reply, or its number */
     size_t last_bytes;
     int order[REPLIES]; /* the tags in the order of their replies */
     void (*on_each)(int tag, const redisReply *reply);
@@ -209,7 +232,10 @@ static enum err send_text(int tag, const char *text)
     return send_spans(tag, argv, argc);
 }
 
-static bool all_answered(void) { return redis_pending(w.redis) == 0; }
+static bool all_answered(void)
+{
+    return redis_pending(w.redis) == 0;
+}
 
 static const char *ask(const char *text)
 {
@@ -312,7 +338,10 @@ static void test_output_leaves_without_a_flush(void **state)
     assert_int_equal(got.count, 1);
 }
 
-static void first_on_connection(void) { assert_int_equal(send_text(-1, "PING first"), ERR_OK); }
+static void first_on_connection(void)
+{
+    assert_int_equal(send_text(-1, "PING first"), ERR_OK);
+}
 
 static void test_death_of_redis_answers_everything_once(void **state)
 {
@@ -367,8 +396,8 @@ static void test_silence_breaks_the_connection(void **state)
 
 static void test_user_password_and_db(void **state)
 {
-    static const char *const acl[] = {"--user", "quern", "on", ">secret", "+@all", "-select", "~*",
-                                      "--user", "default", "off", NULL};
+    static const char *const acl[] = {"--user", "quern",  "on",      ">secret", "+@all", "-select",
+                                      "~*",     "--user", "default", "off",     NULL};
     memset(&got, 0, sizeof got);
     start_server(acl);
     connect_with((struct redis_options){.socket = w.socket, .user = "quern", .password = "wrong"});
@@ -413,7 +442,8 @@ static void test_loading_is_an_error_reply(void **state)
     for (int i = 0; i < 40; i++) {
         char key[16];
         snprintf(key, sizeof key, "k%d", i);
-        assert_int_equal(send_spans(0, (struct span[]){span_str("SET"), span_str(key), span_of(value, sizeof value)}, 3), ERR_OK);
+        assert_int_equal(send_spans(0, (struct span[]){span_str("SET"), span_str(key), span_of(value, sizeof value)}, 3),
+                         ERR_OK);
     }
     assert_string_equal(ask("SAVE"), "OK");
     kill_server();
@@ -433,7 +463,7 @@ static struct fake {
     const char *greeting; /* what HELLO gets; NULL: silence */
     const char *say;      /* what the first command after it gets; NULL: silence */
     size_t say_len;
-    size_t say_next;      /* of single bytes, one per turn */
+    size_t say_next; /* of single bytes, one per turn */
     bool in_single_bytes, close_after;
     int commands; /* of this connection */
 } fake = {.listen_fd = -1};
@@ -483,7 +513,10 @@ static void fake_heard(struct bufferevent *peer, void *arg)
     fake.commands++;
 }
 
-static void fake_lost(struct bufferevent *peer, short what, void *arg) { fake_hang_up(); }
+static void fake_lost(struct bufferevent *peer, short what, void *arg)
+{
+    fake_hang_up();
+}
 
 static void fake_accept(evutil_socket_t fd, short what, void *arg)
 {
@@ -523,8 +556,8 @@ static unsigned fake_start_tcp(void)
     return ntohs(address.sin_port);
 }
 
-/* The connection comes up, three commands are given, the fake says `say` to them; then it must break for a reason with `why`, and
- * `answered` of the three must have had a real reply. */
+/* The connection comes up, three commands are given, the fake says `say` to them; then it must break for a reason with `why`,
+ * and `answered` of the three must have had a real reply. */
 static bool closes_after;
 static void expect_break(const char *say, size_t len, const char *why, int answered)
 {
@@ -546,11 +579,26 @@ static void expect_break(const char *say, size_t len, const char *why, int answe
 
 #define EXPECT_BREAK(say, why, answered) expect_break(say, sizeof say - 1, why, answered)
 
-static void test_garbage(void **state) { EXPECT_BREAK("HTTP/1.1 400 Bad Request\r\n\r\n", "Protocol error", 0); }
-static void test_resp3_is_refused(void **state) { EXPECT_BREAK("%1\r\n+a\r\n+b\r\n", "Protocol error", 0); }
-static void test_garbage_after_replies(void **state) { EXPECT_BREAK("+a\r\n$3\r\nabc\r\n?\r\n", "Protocol error", 2); }
-static void test_one_reply_too_many(void **state) { EXPECT_BREAK("+a\r\n+b\r\n+c\r\n+d\r\n", "nothing asked", 3); }
-static void test_element_bomb(void **state) { EXPECT_BREAK("*2147483647\r\n", "too many elements", 0); }
+static void test_garbage(void **state)
+{
+    EXPECT_BREAK("HTTP/1.1 400 Bad Request\r\n\r\n", "Protocol error", 0);
+}
+static void test_resp3_is_refused(void **state)
+{
+    EXPECT_BREAK("%1\r\n+a\r\n+b\r\n", "Protocol error", 0);
+}
+static void test_garbage_after_replies(void **state)
+{
+    EXPECT_BREAK("+a\r\n$3\r\nabc\r\n?\r\n", "Protocol error", 2);
+}
+static void test_one_reply_too_many(void **state)
+{
+    EXPECT_BREAK("+a\r\n+b\r\n+c\r\n+d\r\n", "nothing asked", 3);
+}
+static void test_element_bomb(void **state)
+{
+    EXPECT_BREAK("*2147483647\r\n", "too many elements", 0);
+}
 static void test_nested_element_bomb(void **state)
 {
     EXPECT_BREAK("*900000\r\n*900000\r\n*900000\r\n", "too many elements", 0);
@@ -762,7 +810,10 @@ static void test_backoff_grows(void **state)
 }
 
 /* Certificates made here: an authority, and a server's for 127.0.0.1 and localhost. */
-static EVP_PKEY *new_key(void) { return EVP_EC_gen("P-256"); }
+static EVP_PKEY *new_key(void)
+{
+    return EVP_EC_gen("P-256");
+}
 
 static X509 *new_certificate(const char *name, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issuer_key)
 {
@@ -784,7 +835,10 @@ static X509 *new_certificate(const char *name, EVP_PKEY *key, X509 *issuer, EVP_
     return cert;
 }
 
-static void in_dir(char path[128], const char *name) { snprintf(path, 128, "%s/%s", w.dir, name); }
+static void in_dir(char path[128], const char *name)
+{
+    snprintf(path, 128, "%s/%s", w.dir, name);
+}
 
 static void write_pem(const char *name, X509 *cert, EVP_PKEY *key)
 {
@@ -846,7 +900,7 @@ static void test_tls(void **state)
     expect_reason("certificate");
     options.tls_ca_file = "/nonexistent";
     connect_with(options);
-    expect_reason("TLS set-up");
+    expect_reason("no certificates in /nonexistent");
     options.tls_ca_file = ca;
     options.host = "127.0.0.2"; /* not listening there, and if it did the name would not match */
     connect_with(options);
@@ -889,6 +943,93 @@ static void test_tls_to_a_plain_or_silent_server(void **state)
     expect_reason("TLS");
 }
 
+/* ---- want of memory ---- */
+
+#ifndef __SANITIZE_ADDRESS__
+/* The n-th allocation from now fails, in this program and in every library it uses. */
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+static long fail_at = -1, allocations;
+
+static bool refuse(void)
+{
+    return fail_at >= 0 && ++allocations == fail_at;
+}
+void *malloc(size_t size)
+{
+    return refuse() ? NULL : __libc_malloc(size);
+}
+void *calloc(size_t count, size_t size)
+{
+    return refuse() ? NULL : __libc_calloc(count, size);
+}
+void *realloc(void *old, size_t size)
+{
+    return refuse() ? NULL : __libc_realloc(old, size);
+}
+
+#define GIVEN 18 /* more than the first ring of pending commands holds */
+static const struct span pings = {(const uint8_t *)"PING", 4};
+static bool gave;
+
+static void give_commands(void)
+{
+    if (gave || !w.redis || !redis_is_up(w.redis))
+        return;
+    const struct span list[] = {span_str("LRANGE"), span_str("list"), span_str("0"), span_str("-1")}, *ping = &pings;
+    gave = true;
+    int accepted = 0;
+    for (int i = 0; i < GIVEN; i++)
+        accepted += redis_command(w.redis, i < 3 ? on_reply : NULL, NULL, i < 2 ? list : ping, i < 2 ? 4 : 1) == ERR_OK;
+    assert_true(accepted >= GIVEN - 1); /* one refusal refuses one command */
+    w.on_turn = NULL;
+}
+
+static bool all_given_are_answered(void)
+{
+    return gave && redis_pending(w.redis) == 0;
+}
+
+/* From the loop to the last reply, with the n-th allocation refused, for every n there is: every accepted command is answered
+ * once, and the connection is there in the end. */
+static void test_every_refused_allocation(void **state)
+{
+    start_server(NULL);
+    connect_socket();
+    run_until(is_up);
+    ask("RPUSH list one two three");
+    redis_free(&w.redis);
+    timer_free(&w.patience);
+    loop_free(&w.loop);
+    log_start("test");
+    int runs = 0;
+    for (bool untouched = false; !untouched; runs++) {
+        memset(&got, 0, sizeof got);
+        w.ups = w.downs = 0;
+        gave = false;
+        allocations = 0;
+        fail_at = runs + 1;
+        w.loop = loop_new(turn, NULL);
+        w.patience = w.loop ? timer_new(w.loop, out_of_patience, NULL) : NULL;
+        const struct redis_options options = {.socket = w.socket, .user = "default", .reply_timeout_ms = 5000};
+        w.redis = w.patience ? redis_new(w.loop, &options, (struct redis_hooks){up, down, NULL}) : NULL;
+        w.on_turn = give_commands;
+        if (w.redis)
+            run_until(all_given_are_answered);
+        untouched = allocations < fail_at;
+        fail_at = -1;
+        if (w.redis) {
+            assert_in_range(got.count, 2, 3);
+            run_until(is_up);
+        }
+        redis_free(&w.redis);
+        timer_free(&w.patience);
+        loop_free(&w.loop);
+    }
+    assert_true(runs > 60);
+    w.loop = loop_new(turn, NULL); /* for the teardown */
+}
+#endif
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -925,6 +1066,9 @@ int main(void)
         T(test_tls),
         T(test_tls_wrong_name),
         T(test_tls_to_a_plain_or_silent_server),
+#ifndef __SANITIZE_ADDRESS__
+        T(test_every_refused_allocation),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
