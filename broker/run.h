@@ -9,7 +9,7 @@
  *
  * What dies is started again: at once, then after 100 ms doubling to 5 s; ten seconds of life start the count again. SIGTERM
  * and SIGINT stop api, worker, broker, Redis in this order, each with a bound, after which it is killed; a second signal kills
- * at once. SIGHUP is passed on: settings are read again. When the supervisor is killed, every role gets SIGTERM
+ * at once. SIGHUP makes all read their settings again. When the supervisor is killed, every role gets SIGTERM
  * (PR_SET_PDEATHSIG). What a killed supervisor left behind is ended before anything is started; a second `run` on a living DIR
  * is refused.
  *

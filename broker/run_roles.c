@@ -293,9 +293,10 @@ static void on_hangup(void *arg, int signo)
         on_stop(r, signo); /* the terminal has gone */
         return;
     }
-    for (int i = BROKER; i < ROLES; i++)
-        if (r->roles[i].pid)
-            kill(r->roles[i].pid, SIGHUP);
+    static const int told[] = {BROKER, API}; /* the broker tells the workers, wherever they are */
+    for (size_t i = 0; i < ARRAY_COUNT(told); i++)
+        if (r->roles[told[i]].pid)
+            kill(r->roles[told[i]].pid, SIGHUP);
 }
 
 /* --- are users served? ------------------------------------------------------------------------------------------ */
