@@ -297,6 +297,13 @@ static void on_down(void *arg)
     ask->down_since = loop_now(ask->loop);
 }
 
+static void on_heartbeat(void *arg, struct msg_heartbeat *heartbeat)
+{
+    struct ask *ask = arg;
+    if (ask->hooks.counters)
+        heartbeat->counters_count = ask->hooks.counters(ask->hooks.arg, &heartbeat->counters);
+}
+
 static void take_answer(struct ask *ask, uint64_t ref, const struct frame *frame)
 {
     struct asked *q = NULL;
@@ -344,6 +351,8 @@ static void on_frame(void *arg, const struct frame *frame)
     }
 }
 
+unsigned ask_count(const struct ask *ask) { return ask->count; }
+
 void ask_turn(struct ask *ask) { link_turn(ask->link); }
 
 const struct ask_broker *ask_broker(const struct ask *ask)
@@ -369,7 +378,7 @@ enum err ask_new(struct loop *loop, const struct conf *conf, const struct link_o
     ask->retry = timer_new(loop, on_retry, ask);
     if (!ask->alarm || !ask->retry)
         return ERR_NOMEM;
-    struct link_hooks link_hooks = {.up = on_up, .down = on_down, .frame = on_frame, .arg = ask};
+    struct link_hooks link_hooks = {.heartbeat = on_heartbeat, .up = on_up, .down = on_down, .frame = on_frame, .arg = ask};
     enum err e = link_new(loop, options, link_hooks, &ask->link);
     if (e)
         return e;

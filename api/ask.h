@@ -28,6 +28,8 @@ struct ask_hooks {
     void (*event)(void *arg, const struct rec_event *event, struct span body);
     /* A session is open, and the broker knows of no watch but those in questions that are outstanding. */
     void (*up)(void *arg);
+    /* The child's numbers for /metrics, lent until the next call; returns how many. */
+    uint32_t (*counters)(void *arg, const struct rec_counter **ret_counters);
     void *arg;
 };
 
@@ -69,6 +71,9 @@ MUST_USE enum err ask_stats(struct ask *ask, struct span tenant, ask_on_answer *
 
 /* Nobody wants to hear the answer any more; a submit is still seen through. Clears the pointer; accepts NULL. */
 void ask_leave(struct asked **asked);
+
+/* Outstanding now. */
+unsigned ask_count(const struct ask *ask);
 
 /* left: see UNWATCH in proto/messages.def. */
 void ask_unwatch(struct ask *ask, const struct id *id, bool left);

@@ -20,7 +20,7 @@
 struct child {
     struct api api;
     struct timer *answer_all, *give_up;
-    int status;
+    struct rec_counter counters[12];
 };
 
 enum err api_random(struct api *api, uint64_t *ret_random)
@@ -64,6 +64,29 @@ static void on_session(void *arg)
 {
     struct child *child = arg;
     errand_session(&child->api);
+}
+
+/* What the broker's snapshot, and so /metrics, says of the api. */
+static uint32_t count(void *arg, const struct rec_counter **ret_counters)
+{
+    struct child *child = arg;
+    const struct server *s = child->api.server;
+    const struct rec_counter counters[] = {
+        {span_str("connections"), s->conns_count},
+        {span_str("connections_accepted"), s->counts.accepted},
+        {span_str("connections_timed_out"), s->counts.timeouts},
+        {span_str("connections_cut"), s->counts.cut},
+        {span_str("connections_no_descriptor"), s->counts.no_descriptor},
+        {span_str("requests"), s->counts.requests},
+        {span_str("requests_refused"), s->counts.refused},
+        {span_str("input_bytes"), s->input_bytes},
+        {span_str("output_bytes"), s->output_bytes},
+        {span_str("questions"), ask_count(child->api.ask)},
+    };
+    _Static_assert(sizeof counters <= sizeof child->counters, "room for every counter");
+    memcpy(child->counters, counters, sizeof counters);
+    *ret_counters = child->counters;
+    return ARRAY_COUNT(counters);
 }
 
 static void on_redis(void *arg) {}
@@ -113,7 +136,7 @@ static enum err open_link(struct child *child)
     if (!e && conf->api.key_file[0])
         e = wire_key_read(conf->api.key_file, &options.public_key, &options.secret_key);
     snprintf(options.server_key.text, sizeof options.server_key.text, "%s", conf->broker.public_key);
-    struct ask_hooks hooks = {.event = on_event, .up = on_session, .arg = child};
+    struct ask_hooks hooks = {.event = on_event, .up = on_session, .counters = count, .arg = child};
     if (!e)
         e = ask_new(child->api.loop, conf, &options, hooks, &child->api.ask);
     if (e)

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <event2/buffer.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #define CHUNK_ROOM 4096          /* beside a chunked body: framing on its way */
 #define OUT_HIGH_BYTES (256u << 10) /* with this much unwritten, no further request is looked at */
 #define WRITE_STEP_BYTES 16384   /* progress that restarts the writer's clock */
+#define LINGER_STEP_BYTES (1 << 20)
 #define POOL_MAX 64
 
 struct inbox {
@@ -224,7 +226,10 @@ static void refuse(struct conn *c, enum err error)
     if (!x)
         return;
     x->close = true;
-    exchange_fail_with(x, error);
+    char message[96];
+    snprintf(message, sizeof message, "the body is larger than the limit of %llu bytes",
+             (unsigned long long)c->server->conf->api.body_bytes);
+    exchange_fail(x, &(struct fault){.error = error, .message = error == ERR_TOO_LARGE ? message : NULL});
 }
 
 static void serve(struct conn *c, struct span body)
@@ -462,9 +467,8 @@ static bool read_some(struct conn *c)
 /* After the last answer: throw away what still comes, so that the kernel does not reset the connection over it. */
 static void linger(struct conn *c)
 {
-    uint8_t waste[4096];
-    ssize_t n = read(c->fd, waste, sizeof waste);
-    c->more = n == (ssize_t)sizeof waste || (n > 0 && c->ending) || (n < 0 && errno == EINTR);
+    ssize_t n = recv(c->fd, NULL, LINGER_STEP_BYTES, MSG_TRUNC); /* thrown away in the kernel */
+    c->more = n == LINGER_STEP_BYTES || (n > 0 && c->ending) || (n < 0 && errno == EINTR);
     if (n == 0)
         c->ended = true;
     if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))

@@ -415,7 +415,7 @@ static int setup(void **state)
     w->api.loop = w->loop;
     assert_int_equal(server_listen("127.0.0.1", 0, &fd, &w->port), ERR_OK);
     struct link_options link = {.endpoint = w->broker_path, .role = ROLE_API, .name = "test"};
-    assert_int_equal(ask_new(w->loop, &w->conf, &link, (struct ask_hooks){on_event, on_session, w}, &w->api.ask), ERR_OK);
+    assert_int_equal(ask_new(w->loop, &w->conf, &link, (struct ask_hooks){.event = on_event, .up = on_session, .arg = w}, &w->api.ask), ERR_OK);
     struct redis_options redis = {.socket = w->redis_path, .reply_timeout_ms = 2000};
     w->api.redis = redis_new(w->loop, &redis, (struct redis_hooks){on_redis_up, on_redis_down, w});
     assert_non_null(w->api.redis);
@@ -600,7 +600,7 @@ static void test_unanswered_submit_is_withdrawn(void **state)
     ask_free(&w->api.ask);
     w->conf.api.submit_ms = 80;
     struct link_options link = {.endpoint = w->broker_path, .role = ROLE_API, .name = "test"};
-    assert_int_equal(ask_new(w->loop, &w->conf, &link, (struct ask_hooks){on_event, on_session, w}, &w->api.ask), ERR_OK);
+    assert_int_equal(ask_new(w->loop, &w->conf, &link, (struct ask_hooks){.event = on_event, .up = on_session, .arg = w}, &w->api.ask), ERR_OK);
     w->count = 2;
     run_until(w, "another session", has_session);
     request(c, "POST", "/v1/jobs", "", "{\"prompt\":\"hello\"}");
