@@ -463,6 +463,7 @@ static void turn(void *arg)
     tell_full(b);
     for (unsigned i = 0; i < PORTS; i++)
         port_turn(ports(b, i));
+    port_monitor_turn(b->monitor);
     if (sched_next(b->sched) <= broker_now(b))
         step(b, &(struct input){.type = INPUT_TICK});
     flush_ports(b);

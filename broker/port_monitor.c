@@ -450,6 +450,9 @@ static void on_closed(void *arg, struct peer *peer, bool bye, bool replaced) {}
 
 /* ---- the feed ---- */
 
+void port_monitor_turn(struct port_monitor *p) { wire_turn(p->feed); }
+
+
 static void publish(struct port_monitor *p, enum message message, const void *fields)
 {
     if (frame_encode(message, fields, broker_facts(p->broker)->epoch, 0, &p->buffer) == ERR_OK) {

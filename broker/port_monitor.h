@@ -17,5 +17,7 @@ void port_monitor_deliver(struct port_monitor *port, struct peer *peer, struct p
 
 /* Numbers the change and puts it on the feed. */
 void port_monitor_change(struct port_monitor *port, const struct msg_change *change);
+/* Once per turn: lets the feed see who subscribes. Without it its descriptor stays readable and the loop never sleeps. */
+void port_monitor_turn(struct port_monitor *port);
 /* Every second. */
 void port_monitor_snapshot(struct port_monitor *port);
