@@ -230,17 +230,32 @@ static bool events_due(const struct outbox *outbox)
     return !list_empty(&outbox->spoken) && loop_now(outbox->loop) >= outbox->sent_at + OUTBOX_EVENTS_MS;
 }
 
+/* Nobody is there to send to: the logs are kept up, and the next session says what it wants of them. */
+static void keep_logs(struct outbox *outbox)
+{
+    struct list *node, *after;
+    LIST_EACH_SAFE (node, after, &outbox->spoken) {
+        eventlog_flush(&CONTAINER_OF(node, struct run, node)->log);
+        list_remove(node);
+    }
+    outbox->sent_at = loop_now(outbox->loop);
+    outbox->at_once = false;
+}
+
 void outbox_turn(struct outbox *outbox)
 {
-    bool up = link_is_up(outbox->link);
-    bool done = true;
-    if (events_due(outbox)) {
-        if (up)
-            send_progress(outbox);
+    bool due = events_due(outbox), done = true;
+    if (!link_is_up(outbox->link)) {
+        if (due)
+            keep_logs(outbox);
+        return;
+    }
+    if (due) {
+        send_progress(outbox);
         done = send_events(outbox);
     }
-    if (up && done && !list_empty(&outbox->unsent))
+    if (done && !list_empty(&outbox->unsent))
         done = send_outcomes(outbox);
-    if (up && !done)
+    if (!done)
         wake_at(outbox, loop_now(outbox->loop) + OUTBOX_EVENTS_MS);
 }

@@ -197,6 +197,7 @@ static void apply(struct worker *worker, const struct rec_verdict *verdict)
         drop(worker, run);
         break;
     case VERDICT_REPLAY:
+        run->watched = false; /* by the session before */
         outbox_watch(worker->outbox, run, true, verdict->from);
         break;
     default: /* keep; whoever watched it was the old session's */
