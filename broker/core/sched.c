@@ -444,10 +444,12 @@ static enum err take(struct sched *s, const struct input *in)
         return ERR_OK;
     case INPUT_STALL:
         s->stalled = true;
+        tell_apis(s);
         return ERR_OK;
     case INPUT_FLOW:
         s->stalled = false;
         sched_again(s);
+        tell_apis(s);
         return ERR_OK;
     case INPUT_FOUND:
     case INPUT_ABSENT:

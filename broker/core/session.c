@@ -3,6 +3,19 @@
 
 #include <stdlib.h>
 
+/* Every api child answers for the whole system's readiness, so it hears at once when workers come or go, or the store stalls. */
+void tell_apis(struct sched *s)
+{
+    for (struct api *api = s->apis; api; api = api->hh.next) {
+        if (effects_reserve(s->out, 1))
+            return; /* the next heartbeat says it too */
+        struct effect *effect = effects_add(s->out, EFFECT_HEARTBEAT_ACK);
+        effect->peer = api->peer;
+        effect->heartbeat_ack =
+            (struct msg_heartbeat_ack){.now = s->now, .stalled = s->stalled, .workers = s->roster.workers_count};
+    }
+}
+
 static struct effect *welcome(struct sched *s, peer_number peer)
 {
     struct effect *effect = effects_add(s->out, EFFECT_WELCOME);
@@ -148,6 +161,8 @@ static enum err worker_hello(struct sched *s, const struct input *in)
     struct effect *effect = welcome(s, in->peer);
     effect->welcome.verdicts = s->verdicts;
     effect->welcome.verdicts_count = hello->held_count;
+    if (!returned)
+        tell_apis(s);
     return ERR_OK;
 }
 
@@ -231,6 +246,7 @@ void worker_due(struct sched *s, struct worker *worker)
     deadline_set(&s->deadlines, &worker->due, MSEC_NEVER);
     roster_remove(&s->roster, &s->names, worker);
     s->reopen = true;
+    tell_apis(s);
 }
 
 void on_drain(struct sched *s, const struct input *in)

@@ -195,6 +195,7 @@ MUST_USE enum err on_heartbeat(struct sched *s, const struct input *in);
 void on_gone(struct sched *s, const struct input *in);
 void on_drain(struct sched *s, const struct input *in);
 void worker_due(struct sched *s, struct worker *worker);
+void tell_apis(struct sched *s);
 
 /* watch.c */
 void on_ask(struct sched *s, const struct input *in);

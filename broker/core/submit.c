@@ -206,6 +206,8 @@ static void make(struct sched *s, struct request *request)
     job->seq = ++s->seq;
     job->again_at = MAX(job->spec->run_at, job->spec->delay_ms ? s->now + (msec)MIN(job->spec->delay_ms, (uint64_t)1 << 50) : 0);
     job->expires_at = expiry(s, job);
+    if (!job->spec->max_attempts) /* fixed now: what a caller was told does not change with the settings */
+        job->spec->max_attempts = (uint16_t)s->settings.max_attempts;
     s->accepted++;
     s->bytes += job_bytes(job);
     s->body_cache += job->body ? job->body->len : 0;
