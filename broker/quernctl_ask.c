@@ -1,0 +1,95 @@
+#include "broker/quernctl_ask.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/role.h"
+#include "proto/link.h"
+
+#define REF 1
+
+struct asking {
+    struct loop *loop;
+    struct link *link;
+    const struct msg_question *question;
+    struct ask_answer *answer;
+    bool answered;
+    enum err sent;
+};
+
+void ask_answer_done(struct ask_answer *answer) { blob_free(&answer->body); }
+
+static void release_text(char **text) { free(TAKE(*text)); }
+
+/* Every session asks anew: what was asked in one before may be lost. */
+static void on_up(void *arg, const struct msg_welcome *welcome, bool new_epoch)
+{
+    struct asking *a = arg;
+    struct msg_question question = *a->question;
+    question.ref = REF;
+    a->sent = link_send(a->link, MESSAGE_QUESTION, &question, NULL);
+}
+
+static void on_frame(void *arg, const struct frame *frame)
+{
+    struct asking *a = arg;
+    if (frame->message != MESSAGE_REPLY || frame->reply.ref != REF || a->answered)
+        return;
+    a->answer->error = err_known(frame->reply.error) ? (enum err)frame->reply.error : ERR_INVALID;
+    snprintf(a->answer->detail, sizeof a->answer->detail, "%.*s", SPAN_ARG(frame->reply.detail));
+    a->answer->body = frame->body.len ? blob_copy(frame->body) : NULL;
+    a->answered = true;
+    loop_stop(a->loop);
+}
+
+static void on_turn(void *arg)
+{
+    struct asking *a = arg;
+    if (a->link)
+        link_turn(a->link);
+}
+
+static void on_late(void *arg) { loop_stop(((struct asking *)arg)->loop); }
+
+static enum err make_link(struct asking *a, const struct ask_options *o)
+{
+    AUTO(release_text) char *endpoint = o->endpoint ? strdup(o->endpoint) : role_endpoint(o->conf, o->conf->broker.monitor, "monitor");
+    char host[200] = "", name[256];
+    struct link_options options = {.endpoint = endpoint, .role = ROLE_MONITOR, .name = name};
+    if (!endpoint)
+        return ERR_NOMEM;
+    if (gethostname(host, sizeof host - 1) != 0)
+        host[0] = '\0';
+    snprintf(name, sizeof name, "quernctl@%s:%d", host, (int)getpid());
+    snprintf(options.server_key.text, sizeof options.server_key.text, "%s", o->conf->broker.public_key);
+    if (strncmp(endpoint, "tcp://", 6) == 0) {
+        enum err e = o->key_file ? wire_key_read(o->key_file, &options.public_key, &options.secret_key) : ERR_SETTINGS;
+        if (e != ERR_OK)
+            return e;
+    }
+    struct link_hooks hooks = {.up = on_up, .frame = on_frame, .arg = a};
+    enum err e = link_new(a->loop, &options, hooks, &a->link);
+    explicit_bzero(&options.secret_key, sizeof options.secret_key);
+    return e;
+}
+
+enum err ask_broker(const struct ask_options *options, const struct msg_question *question, struct ask_answer *ret_answer)
+{
+    struct asking a = {.question = question, .answer = ret_answer};
+    *ret_answer = (struct ask_answer){0};
+    AUTO(loop_free) struct loop *loop = a.loop = loop_new(on_turn, &a);
+    if (!loop)
+        return ERR_NOMEM;
+    AUTO(timer_free) struct timer *late = timer_new(loop, on_late, &a);
+    if (!late)
+        return ERR_NOMEM;
+    enum err e = make_link(&a, options);
+    if (e != ERR_OK)
+        return e;
+    timer_set(late, clock_mono() + options->within_ms);
+    loop_run(loop);
+    link_free(&a.link);
+    return a.answered ? ERR_OK : ERR_UNREACHABLE;
+}
