@@ -247,8 +247,9 @@ void port_close(struct peer *peer, bool bye, const char *why)
     struct port *port = peer->port;
     if (peer->closed)
         return;
-    log_event(LOG_PEER_GONE, "peer=%s as=%s number=%u reason=%s", log_str(span_str(peer->name)), role_name(port->hooks.role), peer->number,
-              why);
+    if (port->hooks.role != ROLE_MONITOR) /* every quernctl is one */
+        log_event(LOG_PEER_GONE, "peer=%s as=%s number=%u reason=%s", log_str(span_str(peer->name)), role_name(port->hooks.role), peer->number,
+                  why);
     take_out(peer);
     port->hooks.closed(port->hooks.arg, peer, bye, false);
 }
@@ -353,8 +354,9 @@ static void open_session(struct port *port, const struct wire_route *route, cons
         replace(same);
     put_in(port, peer);
     port->stats->sessions++;
-    log_event(LOG_PEER_UP, "peer=%s as=%s number=%u slots=%u held=%u version=%s", log_str(span_str(name)), role_name(port->hooks.role),
-              peer->number, hello->slots, hello->held_count, log_str(hello->version));
+    if (port->hooks.role != ROLE_MONITOR)
+        log_event(LOG_PEER_UP, "peer=%s as=%s number=%u slots=%u held=%u version=%s", log_str(span_str(name)), role_name(port->hooks.role),
+                  peer->number, hello->slots, hello->held_count, log_str(hello->version));
     e = port->hooks.opened(port->hooks.arg, peer, hello);
     if (e != ERR_OK && !peer->closed) {
         log_event(LOG_NOMEM, "what=session error=%s", err_name(e));
