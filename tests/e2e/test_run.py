@@ -18,9 +18,6 @@ STAND_IN = '''#!/usr/bin/python3
 import http.server, os, signal, sys, threading
 role = os.path.basename(sys.argv[0]).split("-")[1]
 plan = os.environ.get("PLAN", "").split()
-print(role, "up", *sys.argv[1:], flush=True)
-if "broken:" + role in plan:
-    sys.exit(1)
 done = threading.Event()
 def term(*_):
     print(role, "asked", flush=True)
@@ -28,6 +25,9 @@ def term(*_):
         done.set()
 signal.signal(signal.SIGTERM, term)
 signal.signal(signal.SIGHUP, lambda *_: print(role, "reload", flush=True))
+print(role, "up", *sys.argv[1:], flush=True)
+if "broken:" + role in plan:
+    sys.exit(1)
 if os.fork() == 0:  # what a killed parent leaves behind
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
@@ -81,6 +81,8 @@ class Run:
         spoken = select.select([self.process.stdout], [], [], 20)[0]
         line = self.process.stdout.readline() if spoken else "nothing"
         assert line == f"ready http://127.0.0.1:{self.port()}\n", line + (self.top / "run.log").read_text()
+        for role in ROLES[1:]:
+            until(lambda: f"{role} up" in self.log(role), f"{role} is up")
         return self
 
     def once(self, *args):
