@@ -67,7 +67,7 @@ def test_unknown_fields_are_named(system, job, param):
     ("text", None),
 ])
 def test_wrong_values_are_named(system, job, param):
-    refused(system, json.dumps(job), 422, "invalid_field", param)
+    refused(system, json.dumps(job), 422, "invalid_field", param, {"Content-Type": "application/json"})
 
 
 @pytest.mark.parametrize("body", [

@@ -189,7 +189,7 @@ def test_quernctl_sees_the_same(system):
     shown = json.loads(out.stdout)
     assert shown["id"] == job["id"] and shown["state"] == "completed"
     assert "for the operator" not in out.stdout
-    stats = json.loads(system.ctl("stats", "--json").stdout)
+    stats = json.loads(system.ctl("stats", "--json").stdout)["numbers"]
     assert stats["completed"] >= 1 and stats["workers"] >= 2
     assert system.ctl("job", "job_" + "0" * 26, check=False).returncode == 3
     assert system.ctl("nonsense", check=False).returncode == 2
