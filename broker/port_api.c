@@ -340,15 +340,20 @@ static struct parcel *first(struct list *list)
     return node ? CONTAINER_OF(node, struct parcel, node) : NULL;
 }
 
-/* How many of the waiting events go into the next frame, and the bytes of their bodies. One that is larger than the rest goes alone. */
+/* How many of the waiting events go into the next frame, and the bytes of their bodies: as many as may be unacknowledged beside what is
+ * already; one that is larger than all of that goes alone, when nothing is. 0: not now. */
 static uint32_t next_frame(struct api_peer *api, size_t *ret_bytes)
 {
+    uint64_t unacked = peer_unacked(&api->peer), room = PROTO_UNACKED_BYTES - MIN(unacked, PROTO_UNACKED_BYTES);
+    uint64_t cost = 0;
     uint32_t count = 0;
     struct list *node;
     *ret_bytes = 0;
     LIST_EACH (node, &api->events) {
         const struct parcel *parcel = CONTAINER_OF(node, struct parcel, node);
-        if (count && (count == EVENTS_PER_FRAME || *ret_bytes + parcel->event.bytes > PROTO_UNACKED_BYTES))
+        cost += EVENT_COST + parcel->event.bytes;
+        bool alone = !count && !unacked;
+        if (!alone && (count == EVENTS_PER_FRAME || cost > room))
             break;
         *ret_bytes += parcel->event.bytes;
         count++;
@@ -362,6 +367,8 @@ static bool send_events(struct api_peer *api)
     size_t bytes, at = 0;
     uint8_t *data;
     uint32_t count = next_frame(api, &bytes);
+    if (!count)
+        return false;
     struct rec_event *items = malloc(count * sizeof *items);
     AUTO(blob_free) struct blob *body = items ? blob_new(bytes, &data) : NULL;
     if (!body) {
@@ -392,7 +399,7 @@ void port_api_flush(struct port_api *p)
     p->dirty = false;
     LIST_EACH_SAFE (node, after, port_list(p->port)) {
         struct api_peer *api = api_of(CONTAINER_OF(node, struct peer, node));
-        while (!api->peer.closed && !list_empty(&api->events) && peer_unacked(&api->peer) < PROTO_UNACKED_BYTES && send_events(api))
+        while (!api->peer.closed && !list_empty(&api->events) && send_events(api))
             ;
         p->dirty = p->dirty || api->events_bytes;
     }
