@@ -19,7 +19,9 @@
 
 struct child {
     struct api api;
-    struct timer *answer_all, *give_up;
+    unsigned index;
+    bool open; /* takes connections */
+    struct timer *open_anyway, *answer_all, *give_up;
     struct rec_counter counters[12];
 };
 
@@ -60,9 +62,24 @@ static void on_event(void *arg, const struct rec_event *event, struct span body)
     errand_event(&child->api, event, body);
 }
 
+/* A new child takes connections when it can serve them: with its first session, while its siblings go on. Where there is no
+ * broker at all it opens too, to say so. */
+static void open_doors(void *arg)
+{
+    struct child *child = arg;
+    if (child->open)
+        return;
+    child->open = true;
+    timer_set(child->open_anyway, MSEC_NEVER);
+    server_open(child->api.server);
+    prefork_ready();
+    log_event(LOG_READY, "child=%u", child->index);
+}
+
 static void on_session(void *arg)
 {
     struct child *child = arg;
+    open_doors(child);
     errand_session(&child->api);
 }
 
@@ -174,10 +191,12 @@ static enum err open_child(struct child *child, int listener)
     enum err e = server_new(api->loop, listener, api->conf, (struct server_hooks){on_request, on_drained, child}, &api->server);
     if (e)
         return e;
+    child->open_anyway = timer_new(api->loop, open_doors, child);
     child->answer_all = timer_new(api->loop, on_answer_all, child);
     child->give_up = timer_new(api->loop, on_give_up, child);
-    if (!child->answer_all || !child->give_up)
+    if (!child->open_anyway || !child->answer_all || !child->give_up)
         return ERR_NOMEM;
+    timer_set(child->open_anyway, loop_now(api->loop) + ASK_PATIENCE_MS);
     e = loop_signal(api->loop, SIGTERM, on_stop, child);
     if (!e)
         e = loop_signal(api->loop, SIGINT, on_stop, child);
@@ -193,6 +212,7 @@ static void close_child(struct child *child)
     ask_free(&api->ask);
     redis_free(&api->redis);
     record_done(&api->record);
+    timer_free(&child->open_anyway);
     timer_free(&child->answer_all);
     timer_free(&child->give_up);
     loop_free(&api->loop);
@@ -200,15 +220,13 @@ static void close_child(struct child *child)
 
 int child_run(const struct conf *conf, int listener, unsigned index)
 {
-    struct child child = {.api = {.conf = conf}};
+    struct child child = {.api = {.conf = conf}, .index = index};
     list_init(&child.api.waiting);
     zsys_handler_set(NULL);
     enum err e = open_child(&child, listener);
     if (e) {
         log_event(LOG_FATAL, "child=%u error=%s", index, err_name(e));
     } else {
-        prefork_ready();
-        log_event(LOG_READY, "child=%u", index);
         loop_run(child.api.loop);
         log_event(LOG_STOP, "child=%u", index);
     }

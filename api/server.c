@@ -21,7 +21,7 @@
 
 static void listen_again(struct server *s)
 {
-    bool wanted = s->listener >= 0 && !s->draining && s->conns_count < s->conns_max;
+    bool wanted = s->open && s->listener >= 0 && !s->draining && s->conns_count < s->conns_max;
     if (wanted == s->listening)
         return;
     if (wanted ? event_add(&s->acceptable, NULL) : event_del(&s->acceptable))
@@ -272,8 +272,13 @@ static enum err open_parts(struct server *s)
     (void)setsockopt(s->listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (event_assign(&s->acceptable, loop_base(s->loop), s->listener, EV_READ | EV_PERSIST, on_acceptable, s))
         return ERR_SYSTEM;
+    return ERR_OK;
+}
+
+void server_open(struct server *s)
+{
+    s->open = true;
     listen_again(s);
-    return s->listening ? ERR_OK : ERR_SYSTEM;
 }
 
 enum err server_new(struct loop *loop, int listener, const struct conf *conf, struct server_hooks hooks,

@@ -38,7 +38,7 @@ struct server {
     int listener;      /* −1 once draining */
     int reserve;       /* a descriptor to give up when there is none left to accept with */
     struct event acceptable;
-    bool listening;
+    bool open, listening; /* open: server_open was called */
     struct timer *resume; /* listening again after a pause */
     struct timer *alarm;  /* the soonest of the clocks */
     msec alarm_at;
@@ -57,10 +57,14 @@ struct server {
     struct server_counts counts;
 };
 
-/* listener: a listening, non-blocking socket, taken over. conf is lent for the server's life. ERR_NOMEM, ERR_SYSTEM. */
+/* listener: a listening, non-blocking socket, taken over; it is left alone until server_open. conf is lent for the server's life.
+ * ERR_NOMEM, ERR_SYSTEM. */
 MUST_USE enum err server_new(struct loop *loop, int listener, const struct conf *conf, struct server_hooks hooks,
                              struct server **ret_server);
 void server_free(struct server **server);
+
+/* Takes connections from now on. Again is harmless. */
+void server_open(struct server *server);
 
 /* Once per turn: requests that could not be looked at before are now. Then the caller sends what they asked for, and then: */
 void server_serve(struct server *server);

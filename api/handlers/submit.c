@@ -3,12 +3,13 @@
 #include "api/handlers/handlers.h"
 #include "common/clock.h"
 
-/* application/json, whatever its parameters. Nothing else: a page of another site may send the types of forms without asking. */
+/* application/json, whatever its parameters; or no type at all, unless a web page sent it: a page of another site may post forms
+ * and untyped bodies to us without asking, but its browser says so in Origin. */
 static bool is_json(const struct http_head *head)
 {
-    struct span type;
+    struct span type, origin;
     if (!http_find(head, "content-type", &type, NULL))
-        return false;
+        return !http_find(head, "origin", &origin, NULL);
     const uint8_t *semicolon = type.len ? memchr(type.data, ';', type.len) : NULL;
     if (semicolon)
         type.len = (size_t)(semicolon - type.data);

@@ -146,6 +146,7 @@ static void setup_server(struct world *w)
     int fd;
     assert_int_equal(server_listen("127.0.0.1", 0, &fd, &w->port), ERR_OK);
     assert_int_equal(server_new(w->loop, fd, &w->conf, (struct server_hooks){serve, drained, w}, &w->server), ERR_OK);
+    server_open(w->server);
 }
 
 static int setup(void **state)

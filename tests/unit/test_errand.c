@@ -420,6 +420,7 @@ static int setup(void **state)
     w->api.redis = redis_new(w->loop, &redis, (struct redis_hooks){on_redis_up, on_redis_down, w});
     assert_non_null(w->api.redis);
     assert_int_equal(server_new(w->loop, fd, &w->conf, (struct server_hooks){serve, drained, w}, &w->api.server), ERR_OK);
+    server_open(w->api.server);
     w->count = 1;
     run_until(w, "a session", has_session);
     run_until(w, "Redis", redis_up);
@@ -1023,7 +1024,9 @@ static void test_routes(void **state)
         {"POST", "/v1/jobs?wait=1s&wait=2s", "", "{\"prompt\":\"x\"}", 422, "\"param\":\"wait\""},
         {"POST", "/v1/jobs?wait=%31", "", "{\"prompt\":5}", 422, "\"param\":\"prompt\""},
         {"POST", "/v1/jobs", "Content-Type: text/plain\r\n", "", 415, "unsupported_media_type"},
-        {"POST", "/v1/jobs", "", "", 415, "unsupported_media_type"},
+        {"POST", "/v1/jobs", "Origin: http://elsewhere\r\n", "", 415, "unsupported_media_type"},
+        {"POST", "/v1/jobs", "", "", 400, "invalid_json"},
+        {"POST", "/v1/jobs", "Content-Type: Application/JSON ; charset=utf-8\r\n", "", 400, "invalid_json"},
         {"POST", "/v1/jobs", "Idempotency-Key: a\r\nIdempotency-Key: b\r\n", "{\"prompt\":\"x\"}", 422, "\"param\":\"Idempotency-Key\""},
         {"POST", "/v1/jobs", "", "{\"prompt\":\"x\",}", 400, "\"code\":\"invalid_json\""},
     };
