@@ -142,9 +142,15 @@ static size_t weight(const struct effect *write)
     return bytes;
 }
 
+/* An idempotency key and the job it names, which is the next write, share a commit: a broker that died between the two would leave a
+ * key that leads nowhere. */
+#define JOB_WRITE_BYTES 4096
+
 bool commit_is_full_for(const struct commit *commit, const struct effect *write)
 {
-    return commit->writes && (commit->writes >= COMMIT_WRITES_MAX || commit->bytes + weight(write) > COMMIT_BYTES_MAX);
+    bool pair = write->type == EFFECT_SAVE_IDEM;
+    size_t bytes = weight(write) + (pair ? JOB_WRITE_BYTES : 0);
+    return commit->writes && (commit->writes + pair >= COMMIT_WRITES_MAX || commit->bytes + bytes > COMMIT_BYTES_MAX);
 }
 
 /* ---- operations ---- */

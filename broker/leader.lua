@@ -4,7 +4,9 @@
 --   take NAME WALL TTL WAIT TAGKEY  becomes the leader when nobody is, or (unless WAIT is 1) when the leader has my name.
 --                                   -> 'taken', my epoch, last, tagkey, tagkey_before
 --                                   or 'held', the leader's name, ms until it lapses
---   hold NAME EPOCH TTL             stays the leader; an older data set gets my epoch (again, or a later one of mine).
+--   hold NAME EPOCH TTL TAGKEY BEFORE
+--                                   stays the leader; an older data set gets my epoch (again, or a later one of mine) and the keys that
+--                                   ids are checked with: without them every id made so far would be a stranger's.
 --                                   -> 'mine' | 'older', last              or 'FENCED', the leader's name
 --   leave NAME EPOCH                -> 'left' or 'FENCED'
 local function text(number) return string.format('%.0f', number) end
@@ -30,5 +32,7 @@ if verb == 'leave' then
     return {'left'}
 end
 if epoch < mine then redis.call('SET', KEYS[2], ARGV[3]) end
+if redis.call('GET', KEYS[4]) ~= ARGV[5] then redis.call('SET', KEYS[4], ARGV[5]) end
+if ARGV[6] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[6] then redis.call('SET', KEYS[5], ARGV[6]) end
 redis.call('SET', KEYS[1], name, 'PX', ARGV[4])
 return {epoch < mine and 'older' or 'mine', last}

@@ -248,7 +248,9 @@ static void hold(struct store *s, redis_on_reply *on_reply)
     char epoch[24], ttl[24];
     snprintf(epoch, sizeof epoch, "%" PRIu64, s->epoch);
     snprintf(ttl, sizeof ttl, "%d", STORE_LEADER_MS);
-    leader_script(s, on_reply, "hold", (struct span[]){span_str(epoch), span_str(ttl)}, 2);
+    struct span args[] = {span_str(epoch), span_str(ttl), span_of(s->tag_key, sizeof s->tag_key),
+                          span_of(s->tag_key_before, s->tag_key_before_len)};
+    leader_script(s, on_reply, "hold", args, ARRAY_COUNT(args));
 }
 
 static const redisReply *element(const redisReply *reply, size_t i)
@@ -326,6 +328,9 @@ static void on_take(void *arg, const redisReply *reply)
         return;
     }
     s->epoch = lead.epoch;
+    memcpy(s->tag_key, lead.tag_key, sizeof s->tag_key);
+    memcpy(s->tag_key_before, lead.tag_key_before, sizeof s->tag_key_before);
+    s->tag_key_before_len = lead.has_tag_key_before ? sizeof s->tag_key_before : 0;
     lead.ack = s->ack = ack_of(s, &s->fit);
     ring_start(&s->ring, s->epoch, last);
     struct recover_hooks hooks = {on_job, on_recovered, on_recover_failed, s};

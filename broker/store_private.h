@@ -53,6 +53,8 @@ struct store {
 
     /* the epoch */
     uint64_t epoch;
+    uint8_t tag_key[ID_KEY_BYTES], tag_key_before[ID_KEY_BYTES]; /* as taken: an older data set gets them again */
+    size_t tag_key_before_len;
     bool rising;         /* `epoch` is new and its first `last` not yet known */
     bool rewrite_due;    /* store_must_rewrite has something to say */
     bool rewriting;      /* the caller is writing */

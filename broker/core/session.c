@@ -60,7 +60,7 @@ static void api_gone(struct sched *s, struct api *api)
         struct watch *watch = CONTAINER_OF(node, struct watch, of_api);
         struct job *job = watch->job;
         watch_free(watch);
-        if (job->spec->cancel_on_leave && !job->ending && sched_room(s, job))
+        if (job->cancel_on_leave && !job->ending && sched_room(s, job))
             if (job_end(s, job, STATE_CANCELLED, KIND_CANCELLED, "its caller left"))
                 sched_again(s);
     }
@@ -74,7 +74,7 @@ static void api_gone(struct sched *s, struct api *api)
 static struct lease *claimed(struct sched *s, const struct worker *worker, const struct rec_held *held)
 {
     struct job *job = job_table_find(&s->jobs, &held->id);
-    if (!job || !job->lease || fence_compare(job->fence, held->fence) != 0)
+    if (!job || !job->lease || fence_compare(job->past->fence, held->fence) != 0)
         return NULL;
     struct lease *lease = job->lease;
     return !lease->worker || lease->worker == worker ? lease : NULL;
@@ -116,6 +116,17 @@ static void settle_missing(struct sched *s, struct worker *worker, const struct 
     }
 }
 
+/* Leases recovered from the store that this worker should have, by its name, and did not list: the JOB never arrived. */
+static void settle_orphans(struct sched *s, const struct worker *worker)
+{
+    struct list *node, *next;
+    LIST_EACH_SAFE (node, next, &s->orphans) {
+        struct lease *lease = CONTAINER_OF(node, struct lease, node);
+        if (lease->worker_name == worker->name && lease->job && !lease->job->ending && sched_room(s, lease->job))
+            lease_undo(s, lease->job);
+    }
+}
+
 static enum err verdicts(struct sched *s, struct worker *worker, const struct msg_hello *hello)
 {
     struct rec_verdict *list = realloc(s->verdicts, MAX(hello->held_count, 1u) * sizeof *list);
@@ -153,6 +164,7 @@ static enum err worker_hello(struct sched *s, const struct input *in)
     deadline_set(&s->deadlines, &worker->due, MSEC_NEVER);
     roster_slots(&s->roster, worker, hello->slots);
     settle_missing(s, worker, hello);
+    settle_orphans(s, worker);
     enum err placed;
     roster_place(&s->roster, worker, &placed);
     if (placed)
