@@ -73,6 +73,15 @@ bool provider_keep(struct json_out *out, struct span text, size_t *held, size_t 
     return !out->failed;
 }
 
+bool provider_fits(const struct json_out *result, size_t max, struct provider_failure *failure)
+{
+    if (result->failed) /* escapes make text six times as long at most, which is within json_out's own bound */
+        return provider_fail(failure, KIND_WORKER, (struct span){0}, "no memory for the result");
+    if (result->len > max)
+        return provider_fail(failure, KIND_ANSWER_TOO_LARGE, (struct span){0}, "the result is larger than %zu bytes", max);
+    return true;
+}
+
 void provider_content(struct json_out *out, const cJSON *content)
 {
     if (cJSON_IsString(content)) {

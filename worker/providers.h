@@ -20,6 +20,9 @@ bool provider_fail(struct provider_failure *failure, enum kind kind, struct span
  * (out->failed). */
 bool provider_keep(struct json_out *out, struct span text, size_t *held, size_t max);
 
+/* Whether the finished result was made and is no larger than `max`; `failure` otherwise. */
+bool provider_fits(const struct json_out *result, size_t max, struct provider_failure *failure);
+
 /* What was appended so far; never NULL. */
 static inline struct span provider_held(const struct json_out *out)
 {

@@ -90,16 +90,12 @@ static bool step(void *state, const struct provider_sink *sink)
 static bool end(void *state, const struct provider_sink *sink, struct json_out *result, struct provider_failure *failure)
 {
     struct echo *echo = state;
-    result->max = echo->result_max;
     json_lit(result, "{\"content\":");
     json_str(result, provider_held(&echo->text));
     json_lit(result, ",\"finish_reason\":\"stop\",\"model\":");
     json_str(result, span_str(echo->model[0] ? echo->model : "echo"));
     json_lit(result, ",\"provider\":\"echo\"}");
-    if (result->failed)
-        return provider_fail(failure, KIND_ANSWER_TOO_LARGE, (struct span){0}, "the result is larger than %zu bytes",
-                             echo->result_max);
-    return true;
+    return provider_fits(result, echo->result_max, failure);
 }
 
 static void usage(const void *state, struct provider_usage *usage)

@@ -273,12 +273,17 @@ static bool bad_frame(struct openai *openai, struct span evidence, const char *w
     return provider_fail(openai->failure, KIND_BAD_FRAME, evidence, "%s", what);
 }
 
+static bool no_memory(struct openai *openai)
+{
+    return provider_fail(openai->failure, KIND_WORKER, none, "no memory for the answer");
+}
+
 static bool keep(struct openai *openai, struct json_out *out, struct span text)
 {
     if (provider_keep(out, text, &openai->held, openai->result_max))
         return true;
     if (out->failed)
-        return provider_fail(openai->failure, KIND_WORKER, none, "no memory for the answer");
+        return no_memory(openai);
     return provider_fail(openai->failure, KIND_ANSWER_TOO_LARGE, none, "the answer is larger than %zu bytes",
                          openai->result_max);
 }
@@ -354,8 +359,10 @@ static struct tool *add_tool(struct openai *openai, int index)
     if (openai->tools_count == openai->tools_size) {
         unsigned size = MAX(openai->tools_size * 2, 4u);
         struct tool *tools = realloc(openai->tools, size * sizeof *tools);
-        if (!tools)
+        if (!tools) {
+            no_memory(openai);
             return NULL;
+        }
         openai->tools = tools;
         openai->tools_size = size;
     }
@@ -363,22 +370,27 @@ static struct tool *add_tool(struct openai *openai, int index)
     return &openai->tools[openai->tools_count++];
 }
 
-/* The tool call a piece belongs to: by index; where a server gives none, an id that is new begins the next one. NULL: an index
- * that makes no sense, too many calls, or no memory. */
+/* The tool call a piece belongs to: by index; where a server gives none, an id that is new begins the next one. NULL: `failure`
+ * says why. */
 static struct tool *tool_of(struct openai *openai, const cJSON *piece)
 {
     int64_t index = -1;
     const char *id = json_text(piece, "id");
     const cJSON *given = json_get(piece, "index");
-    if (given && !cJSON_IsNull(given) && (!json_int(given, &index) || index < 0 || index >= TOOLS_MAX))
+    if (given && !cJSON_IsNull(given) && (!json_int(given, &index) || index < 0 || index >= TOOLS_MAX)) {
+        bad_frame(openai, none, "a tool call with an index that makes no sense");
         return NULL;
+    }
     struct tool *last = openai->tools_count ? &openai->tools[openai->tools_count - 1] : NULL;
     if (index < 0 && last && (!id || !id[0] || span_is(provider_held(&last->id), id)))
         return last;
     for (unsigned i = 0; index >= 0 && i < openai->tools_count; i++)
         if (openai->tools[i].index == index)
             return &openai->tools[i];
-    return openai->tools_count < TOOLS_MAX ? add_tool(openai, (int)index) : NULL;
+    if (openai->tools_count < TOOLS_MAX)
+        return add_tool(openai, (int)index);
+    bad_frame(openai, none, "more than 128 tool calls");
+    return NULL;
 }
 
 /* The arguments of a call: pieces of JSON text; from servers that send them as an object, the object's text. */
@@ -389,11 +401,12 @@ static bool take_arguments(struct openai *openai, struct tool *tool, const cJSON
         if (!keep(openai, &tool->arguments, span_str(arguments->valuestring)))
             return false;
     } else if (cJSON_IsObject(arguments)) {
-        AUTO(json_out_done) struct json_out text = {.max = openai->result_max};
+        AUTO(json_out_done) struct json_out text = {0};
         json_tree(&text, arguments);
-        if (text.failed || !keep(openai, &tool->arguments, provider_held(&text)))
-            return text.failed ? provider_fail(openai->failure, KIND_ANSWER_TOO_LARGE, none, "a tool call is too large")
-                               : false;
+        if (text.failed)
+            return no_memory(openai);
+        if (!keep(openai, &tool->arguments, provider_held(&text)))
+            return false;
     }
     *ret_piece = tool->arguments.len == before ? none : span_of(tool->arguments.data + before, tool->arguments.len - before);
     return true;
@@ -401,9 +414,11 @@ static bool take_arguments(struct openai *openai, struct tool *tool, const cJSON
 
 static bool take_tool(struct openai *openai, const cJSON *piece, const cJSON *function)
 {
-    struct tool *tool = cJSON_IsObject(piece) ? tool_of(openai, piece) : NULL;
+    if (!cJSON_IsObject(piece))
+        return bad_frame(openai, none, "a tool call that is no object");
+    struct tool *tool = tool_of(openai, piece);
     if (!tool)
-        return bad_frame(openai, none, "a tool call with an index that makes no sense, or too many");
+        return false;
     const char *id = json_text(piece, "id");
     const char *name = cJSON_IsObject(function) ? json_text(function, "name") : NULL;
     struct span new_id = none, new_name = none, arguments = none;
@@ -503,7 +518,12 @@ static enum err take_event(void *arg, struct span name, struct span data)
     }
     AUTO(json_free) cJSON *tree = NULL;
     struct json_fault fault = {0};
-    if (json_parse(data, &tree, &fault) != ERR_OK || !cJSON_IsObject(tree)) {
+    enum err e = json_parse(data, &tree, &fault);
+    if (e == ERR_NOMEM) {
+        no_memory(openai);
+        return ERR_MALFORMED;
+    }
+    if (e || !cJSON_IsObject(tree)) {
         bad_frame(openai, data, fault.what ? fault.what : "a chunk is not a JSON object");
         return ERR_MALFORMED;
     }
@@ -529,7 +549,7 @@ static bool fed(struct openai *openai, enum err e)
     if (e == ERR_LIMIT)
         return bad_frame(openai, none, "a line of the stream is longer than 1 MiB");
     if (e == ERR_NOMEM)
-        return provider_fail(openai->failure, KIND_WORKER, none, "no memory for the answer");
+        return no_memory(openai);
     return e == ERR_OK;
 }
 
@@ -574,7 +594,7 @@ static bool end_whole(struct openai *openai)
     struct span body = provider_held(&openai->whole);
     enum err e = json_parse(body, &tree, &fault);
     if (e == ERR_NOMEM)
-        return provider_fail(openai->failure, KIND_WORKER, none, "no memory for the answer");
+        return no_memory(openai);
     if (e && cut_short(body, fault.at))
         return provider_fail(openai->failure, KIND_STREAM_CUT, none, "the answer ends before its JSON does");
     if (e)
@@ -662,10 +682,9 @@ static bool end(void *state, const struct provider_sink *sink, struct json_out *
         return provider_fail(failure, KIND_STREAM_CUT, none, "the stream ended without [DONE]");
     if (!openai->stream && !end_whole(openai))
         return false;
-    result->max = openai->result_max;
     put_result(result, openai);
-    if (result->failed)
-        return provider_fail(failure, KIND_ANSWER_TOO_LARGE, none, "the result is larger than %zu bytes", openai->result_max);
+    if (!provider_fits(result, openai->result_max, failure))
+        return false;
     return true;
 }
 
