@@ -299,8 +299,8 @@ static void carry_out(struct broker *b, struct effect *e)
 enum err broker_step(struct broker *b, const struct input *in)
 {
     assert(!b->stepping);
-    if (b->stage == STAGE_ENDED)
-        return ERR_OK;
+    if (b->stage >= STAGE_LEAVING)
+        return ERR_OK; /* whatever it was, it is for the next broker */
     if (b->store)
         deliver_released(b);
     b->stepping = true;
@@ -452,7 +452,7 @@ static void reload(struct broker *b);
 static void turn(void *arg)
 {
     struct broker *b = arg;
-    if (b->stage == STAGE_STARTING || b->stage == STAGE_ENDED)
+    if (b->stage == STAGE_STARTING || b->stage >= STAGE_LEAVING)
         return;
     stats_shell(b->stats)->turns++;
     if (b->must_reload)
@@ -471,9 +471,8 @@ static void turn(void *arg)
     for (unsigned i = 0; i < PORTS; i++)
         port_bury(ports(b, i));
     leave_when_settled(b);
-    if (b->stage == STAGE_ENDED)
-        return;
-    set_tick(b);
+    if (b->stage < STAGE_LEAVING)
+        set_tick(b);
     notify_alive(loop_now(b->loop));
 }
 
