@@ -7,14 +7,15 @@
 #include "common/json.h"
 #include "proto/scan.h"
 
-#define ZONE_BYTES 16384 /* a frame without long lists fits into the zone's first chunk, which is kept */
+#define ZONE_BYTES   16384 /* a frame without long lists fits into the zone's first chunk, which is kept */
 #define BUFFER_BYTES 1024
 
-/* --- the tables ------------------------------------------------------------------------------------------------------------- */
+/* --- the tables ----------------------------------------------------------------------------------------------------------- */
 
 /* Each struct's rows become a table inside their own block, where `self` names the struct: the rows do not say it. */
 const struct shape *shape_get(enum shape_id id)
 {
+/* clang-format off */
 #define ROW(type, name, sentence, ...) {type, offsetof(self, name), __VA_ARGS__, #name, sentence},
 #define U8(name, sentence) ROW(FIELD_U8, name, sentence, 0, 0, 0)
 #define U16(name, sentence) ROW(FIELD_U16, name, sentence, 0, 0, 0)
@@ -53,6 +54,7 @@ const struct shape *shape_get(enum shape_id id)
 #undef ROW
 #undef BEGIN
 #undef END
+    /* clang-format on */
     assert(false);
     return NULL;
 }
@@ -106,9 +108,12 @@ const char *message_name(unsigned message)
     return row ? row->name : "";
 }
 
-/* --- text ------------------------------------------------------------------------------------------------------------------- */
+/* --- text ----------------------------------------------------------------------------------------------------------------- */
 
-static bool is_control(uint8_t c) { return c < 0x20 && c != '\n' && c != '\t'; }
+static bool is_control(uint8_t c)
+{
+    return c < 0x20 && c != '\n' && c != '\t';
+}
 
 /* Almost every text is short and plain ASCII: one pass says so. */
 static bool text_valid(struct span text)
@@ -147,7 +152,7 @@ struct span frame_text_fit(char *out, size_t max, struct span from)
     return span_of(out, len);
 }
 
-/* --- writing ---------------------------------------------------------------------------------------------------------------- */
+/* --- writing -------------------------------------------------------------------------------------------------------------- */
 
 void frame_buffer_done(struct frame_buffer *buffer)
 {
@@ -222,7 +227,10 @@ void write_array(struct writer *writer, uint32_t count)
     msgpack_pack_array(&writer->packer, count);
 }
 
-void write_uint(struct writer *writer, uint64_t value) { msgpack_pack_uint64(&writer->packer, value); }
+void write_uint(struct writer *writer, uint64_t value)
+{
+    msgpack_pack_uint64(&writer->packer, value);
+}
 
 static void write_bin(struct writer *writer, const void *bytes, size_t len)
 {
@@ -340,7 +348,7 @@ void write_fields(struct writer *writer, const struct shape *shape, const void *
         write_field(writer, &shape->fields[i], base);
 }
 
-/* --- reading ---------------------------------------------------------------------------------------------------------------- */
+/* --- reading -------------------------------------------------------------------------------------------------------------- */
 
 void frame_memory_free(struct frame_memory **memory)
 {
@@ -406,8 +414,8 @@ struct reader {
 
 static enum err refuse(struct reader *reader, const struct shape *shape, const struct field *field, const char *what)
 {
-    snprintf(reader->memory->why, sizeof reader->memory->why, "%s%s%s %s", shape->name, field ? "." : "", field ? field->name : "",
-             what);
+    snprintf(reader->memory->why, sizeof reader->memory->why, "%s%s%s %s", shape->name, field ? "." : "",
+             field ? field->name : "", what);
     reader->why = reader->memory->why;
     return ERR_MALFORMED;
 }
@@ -441,8 +449,8 @@ static bool get_fence(const msgpack_object *item, struct fence *ret_fence)
     return true;
 }
 
-static enum err read_list(struct reader *reader, const struct shape *shape, const struct field *field, const msgpack_object *item,
-                          uint8_t *base)
+static enum err read_list(struct reader *reader, const struct shape *shape, const struct field *field,
+                          const msgpack_object *item, uint8_t *base)
 {
     if (item->type != MSGPACK_OBJECT_ARRAY)
         return refuse(reader, shape, field, "is not a list");
@@ -472,8 +480,8 @@ static enum err read_list(struct reader *reader, const struct shape *shape, cons
     return ERR_OK;
 }
 
-static enum err read_field(struct reader *reader, const struct shape *shape, const struct field *field, const msgpack_object *item,
-                           uint8_t *base)
+static enum err read_field(struct reader *reader, const struct shape *shape, const struct field *field,
+                           const msgpack_object *item, uint8_t *base)
 {
     void *at = base + field->at;
     uint64_t value;

@@ -24,8 +24,8 @@ static void put_roles(struct json_out *out, unsigned roles)
 static void put_type(struct json_out *out, const struct field *field)
 {
     static const char *const plain[] = {
-        [FIELD_U8] = "u8",     [FIELD_U16] = "u16",   [FIELD_U32] = "u32", [FIELD_U64] = "u64",
-        [FIELD_I64] = "i64",   [FIELD_FLAG] = "flag", [FIELD_JOBID] = "id", [FIELD_FENCE] = "fence",
+        [FIELD_U8] = "u8",   [FIELD_U16] = "u16",   [FIELD_U32] = "u32",  [FIELD_U64] = "u64",
+        [FIELD_I64] = "i64", [FIELD_FLAG] = "flag", [FIELD_JOBID] = "id", [FIELD_FENCE] = "fence",
     };
     switch (field->type) {
     case FIELD_WORDNUM:

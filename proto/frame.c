@@ -20,7 +20,10 @@ enum err frame_encode(enum message message, const void *fields, uint64_t epoch, 
     return writer_end(&writer);
 }
 
-static bool is_uint(const msgpack_object *item) { return item->type == MSGPACK_OBJECT_POSITIVE_INTEGER; }
+static bool is_uint(const msgpack_object *item)
+{
+    return item->type == MSGPACK_OBJECT_POSITIVE_INTEGER;
+}
 
 /* major, message, epoch, received. */
 static enum err read_fixed(struct frame *frame, const msgpack_object_array *array, const char **ret_why)

@@ -9,7 +9,7 @@
 
 #define BACKLOG 1024
 
-/* Makes the directory of `path` if need be, and makes sure that it is ours alone. dir: the directory with its trailing slash. */
+/* Makes the directory if it is not there, and makes sure that it is ours alone. dir: with its trailing slash. */
 static enum err check_directory(const char *dir)
 {
     if (mkdir(dir, 0700) != 0 && errno != EEXIST)

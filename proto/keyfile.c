@@ -1,5 +1,5 @@
-/* CURVE key pairs in files, in the format of czmq's certificates, so that its tools read them too. Reading does without zconfig, which
- * prints to standard output what it does not like. */
+/* CURVE key pairs in files, in the format of czmq's certificates, so that its tools read them too. Reading does without
+ * zconfig, which prints to standard output what it does not like. */
 #include "proto/wire.h"
 
 #include <fcntl.h>
@@ -10,7 +10,8 @@
 
 #define FILE_MAX 4096
 
-/* Ours and nobody else's. systemd hands credentials over as root's, with an access list that shows as the group's right to read. */
+/* Ours and nobody else's. systemd hands credentials over as root's, with an access list that shows as the group's right to
+ * read. */
 static bool is_private(const struct stat *st)
 {
     if (!S_ISREG(st->st_mode))

@@ -38,7 +38,7 @@ struct link {
     uint64_t bad_unlogged;
 };
 
-/* --- saying ----------------------------------------------------------------------------------------------------------------- */
+/* --- saying --------------------------------------------------------------------------------------------------------------- */
 
 static enum err say(struct link *link, enum message message, const void *fields, struct blob *body)
 {
@@ -83,7 +83,7 @@ enum err link_send(struct link *link, enum message message, const void *fields, 
     return say(link, message, fields, body);
 }
 
-/* --- coming and going ------------------------------------------------------------------------------------------------------- */
+/* --- coming and going ----------------------------------------------------------------------------------------------------- */
 
 static void log_down(struct link *link)
 {
@@ -119,8 +119,8 @@ static void try_to_connect(struct link *link)
     if (!e)
         return;
     if (!link->said_down)
-        log_event(LOG_LINK_DOWN, "endpoint=%s reason=no_socket error=%s errno=%d", log_str(span_str(link->endpoint)), err_name(e),
-                  errno);
+        log_event(LOG_LINK_DOWN, "endpoint=%s reason=no_socket error=%s errno=%d", log_str(span_str(link->endpoint)),
+                  err_name(e), errno);
     link->said_down = true;
     act(link, session_connected(&link->session, loop_now(link->loop), false));
 }
@@ -147,7 +147,7 @@ static void act(struct link *link, unsigned acts)
         link->hooks.frame(link->hooks.arg, &link->frame);
 }
 
-/* --- hearing ---------------------------------------------------------------------------------------------------------------- */
+/* --- hearing -------------------------------------------------------------------------------------------------------------- */
 
 static void note_bad(struct link *link, const char *why)
 {
@@ -180,7 +180,10 @@ static void on_message(void *arg, const struct wire_route *route, const char *ke
     act(link, acts);
 }
 
-static void on_bad(void *arg, const struct wire_route *route, const char *why) { note_bad(arg, why); }
+static void on_bad(void *arg, const struct wire_route *route, const char *why)
+{
+    note_bad(arg, why);
+}
 
 static void on_connected(void *arg, bool connected)
 {
@@ -188,10 +191,11 @@ static void on_connected(void *arg, bool connected)
     act(link, session_connected(&link->session, loop_now(link->loop), connected));
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------------------------------------------------------- */
 
 static enum err make_wire(struct link *link)
 {
+    assert(!link->wire);
     struct wire_hooks hooks = {.message = on_message, .bad = on_bad, .connected = on_connected, .arg = link};
     return wire_new(link->loop, &link->wire_options, hooks, &link->wire);
 }
@@ -285,9 +289,24 @@ void link_turn(struct link *link)
     link->in_turn = false;
 }
 
-bool link_is_up(const struct link *link) { return link->session.state == SESSION_OPEN; }
-uint64_t link_epoch(const struct link *link) { return link->session.epoch; }
-msec link_heard_at(const struct link *link) { return link->session.heard_at; }
-const struct link_counts *link_counts(const struct link *link) { return &link->counts; }
+bool link_is_up(const struct link *link)
+{
+    return link->session.state == SESSION_OPEN;
+}
+uint64_t link_epoch(const struct link *link)
+{
+    return link->session.epoch;
+}
+msec link_heard_at(const struct link *link)
+{
+    return link->session.heard_at;
+}
+const struct link_counts *link_counts(const struct link *link)
+{
+    return &link->counts;
+}
 
-uint64_t link_unacked_bytes(const struct link *link) { return link->sent > link->acked ? link->sent - link->acked : 0; }
+uint64_t link_unacked_bytes(const struct link *link)
+{
+    return link->sent > link->acked ? link->sent - link->acked : 0;
+}

@@ -7,10 +7,10 @@
 #include "proto/codec.h"
 #include "proto/crc32c.h"
 
-#define MAGIC 'Q'
-#define CHECKED_AT 8 /* the checksum covers the four bytes before it and all from here on */
+#define MAGIC        'Q'
+#define CHECKED_AT   8 /* the checksum covers the four bytes before it and all from here on */
 #define PREFIX_BYTES 12
-#define HOUR_MS 3600000
+#define HOUR_MS      3600000
 
 static const struct shape *shape_of(enum record_kind kind)
 {
@@ -26,8 +26,14 @@ static const struct shape *shape_of(enum record_kind kind)
     return NULL;
 }
 
-static void put16(uint8_t *p, uint16_t value) { memcpy(p, &value, sizeof value); }
-static void put32(uint8_t *p, uint32_t value) { memcpy(p, &value, sizeof value); }
+static void put16(uint8_t *p, uint16_t value)
+{
+    memcpy(p, &value, sizeof value);
+}
+static void put32(uint8_t *p, uint32_t value)
+{
+    memcpy(p, &value, sizeof value);
+}
 static uint16_t get16(const uint8_t *p)
 {
     uint16_t value;
@@ -130,7 +136,7 @@ void record_done(struct record *record)
     *record = (struct record){0};
 }
 
-/* --- keys ------------------------------------------------------------------------------------------------------------------- */
+/* --- keys ----------------------------------------------------------------------------------------------------------------- */
 
 static size_t print_key(char out[RECORD_KEY_BYTES + 1], const char *format, ...) PRINTF(2, 3);
 static size_t print_key(char out[RECORD_KEY_BYTES + 1], const char *format, ...)

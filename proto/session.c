@@ -1,14 +1,14 @@
 #include "proto/session.h"
 
-#define FIRST_WAIT_MS  20    /* before a transport is made again; doubles */
+#define FIRST_WAIT_MS  20 /* before a transport is made again; doubles */
 #define WAIT_MAX_MS    1000
 #define REFUSED_MS     5000
 #define REACH_MS       10000 /* a transport that does not connect is made anew: names are looked up again */
 #define FIRST_HELLO_MS 200   /* before HELLO is said again on the same transport; doubles */
 #define HELLO_MAX_MS   2000
 #define GREET_MS       10000
-#define LASTED_MS      1000  /* a session that stood this long forgives the tries before it */
-#define HEARTBEAT_MS   5000  /* when WELCOME names no interval */
+#define LASTED_MS      1000 /* a session that stood this long forgives the tries before it */
+#define HEARTBEAT_MS   5000 /* when WELCOME names no interval */
 
 /* splitmix64 */
 static uint64_t draw(struct session *session)
@@ -20,7 +20,10 @@ static uint64_t draw(struct session *session)
 }
 
 /* Between half of it and all of it. */
-static msec jitter(struct session *session, msec ms) { return ms / 2 + (msec)(draw(session) % (uint64_t)(ms / 2 + 1)); }
+static msec jitter(struct session *session, msec ms)
+{
+    return ms / 2 + (msec)(draw(session) % (uint64_t)(ms / 2 + 1));
+}
 
 static msec doubled(msec first, unsigned times, msec max)
 {
@@ -38,7 +41,10 @@ void session_init(struct session *session, msec now, uint64_t seed)
     *session = (struct session){.random = seed, .due_at = now, .since = now, .why = ""};
 }
 
-msec session_due(const struct session *session) { return session->due_at; }
+msec session_due(const struct session *session)
+{
+    return session->due_at;
+}
 
 /* Back to the start, whatever went wrong. */
 static unsigned leave(struct session *session, msec now, msec wait_ms, const char *why)

@@ -8,17 +8,17 @@
 #include "proto/zap.h"
 
 #define TURN_MESSAGES    256
-#define COPIED_BYTES     4096 /* a smaller body is copied, a larger one referenced */
+#define COPIED_BYTES     4096  /* a smaller body is copied, a larger one referenced */
 #define SEND_MESSAGES    16384 /* queued per peer: what a turn can have to say at once; its bytes are the sender's to bound */
 #define RECEIVE_MESSAGES 512   /* waiting per peer: beyond, nothing is read from it */
-#define CURVE_BYTES      64   /* more than what CURVE adds to a part */
+#define CURVE_BYTES      64    /* more than what CURVE adds to a part */
 #define HANDSHAKE_MS     2000
 #define HEARTBEAT_MS     1000 /* ZMTP's own, over TCP: finds a dead host; a wedged process is the session's matter */
 #define HEARTBEAT_OUT_MS 3000
 #define RECONNECT_MS     20
 #define RECONNECT_MAX_MS 250
 #define BACKLOG          1024
-#define HANDSHAKE_FAILED                                                                                                          \
+#define HANDSHAKE_FAILED                                                                                                       \
     (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
 #define MONITOR_EVENTS (ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | HANDSHAKE_FAILED)
 
@@ -32,7 +32,7 @@ struct wire {
     zsock_t *socket;
     void *handle; /* of socket, for the calls made per message */
     struct event *readable;
-    bool due;     /* its descriptor fired, or ZMQ_EVENTS said so, and nothing was drained since */
+    bool due; /* its descriptor fired, or ZMQ_EVENTS said so, and nothing was drained since */
     bool in_turn;
     struct loop_end after_sends;
     zsock_t *monitor;
@@ -47,7 +47,7 @@ struct wire {
     char *endpoint;
 };
 
-/* --- ZeroMQ's context ------------------------------------------------------------------------------------------------------- */
+/* --- ZeroMQ's context ----------------------------------------------------------------------------------------------------- */
 
 /* Once per process, a forked one again: before its first socket. */
 static void start_zeromq(void)
@@ -62,7 +62,7 @@ static void start_zeromq(void)
     started = getpid();
 }
 
-/* --- keys ------------------------------------------------------------------------------------------------------------------- */
+/* --- keys ----------------------------------------------------------------------------------------------------------------- */
 
 static bool is_key(const struct wire_key *key)
 {
@@ -105,9 +105,12 @@ enum err wire_allow(struct wire *wire, const struct wire_key *allowed, size_t co
     return ERR_OK;
 }
 
-/* --- making one ------------------------------------------------------------------------------------------------------------- */
+/* --- making one ----------------------------------------------------------------------------------------------------------- */
 
-static bool starts_with(const char *text, const char *start) { return strncmp(text, start, strlen(start)) == 0; }
+static bool starts_with(const char *text, const char *start)
+{
+    return strncmp(text, start, strlen(start)) == 0;
+}
 
 static int type_of(enum wire_kind kind)
 {
@@ -186,8 +189,14 @@ static enum err set_tcp(struct wire *wire, const struct wire_options *options)
     return set(wire, ZMQ_CURVE_SERVER, 1) && set_text(wire, ZMQ_ZAP_DOMAIN, wire->zap.domain) ? ERR_OK : ERR_SYSTEM;
 }
 
-static void monitor_fired(evutil_socket_t fd, short what, void *arg) { ((struct wire *)arg)->monitor_due = true; }
-static void fired(evutil_socket_t fd, short what, void *arg) { ((struct wire *)arg)->due = true; }
+static void monitor_fired(evutil_socket_t fd, short what, void *arg)
+{
+    ((struct wire *)arg)->monitor_due = true;
+}
+static void fired(evutil_socket_t fd, short what, void *arg)
+{
+    ((struct wire *)arg)->due = true;
+}
 
 static struct event *watch(struct wire *wire, zsock_t *socket, event_callback_fn callback)
 {
@@ -329,15 +338,24 @@ void wire_free(struct wire **wire_ptr)
     free(wire);
 }
 
-void wire_linger(struct wire *wire, msec linger_ms) { set(wire, ZMQ_LINGER, (int)linger_ms); }
+void wire_linger(struct wire *wire, msec linger_ms)
+{
+    set(wire, ZMQ_LINGER, (int)linger_ms);
+}
 
-const char *wire_endpoint(const struct wire *wire) { return wire->endpoint; }
+const char *wire_endpoint(const struct wire *wire)
+{
+    return wire->endpoint;
+}
 
-/* --- receiving -------------------------------------------------------------------------------------------------------------- */
+/* --- receiving ------------------------------------------------------------------------------------------------------------ */
 
 enum { ROUTE, HEADER, BODY, PARTS };
 
-static struct span span_of_part(zmq_msg_t *part) { return span_of(zmq_msg_data(part), zmq_msg_size(part)); }
+static struct span span_of_part(zmq_msg_t *part)
+{
+    return span_of(zmq_msg_data(part), zmq_msg_size(part));
+}
 
 static void drop_rest(struct wire *wire)
 {
@@ -350,8 +368,8 @@ static void drop_rest(struct wire *wire)
     }
 }
 
-/* Receives the parts from `first` on. False when no message is there; *ret_why: NULL, or why it is not one of ours. Parts of one
- * message arrive together. */
+/* Receives the parts from `first` on. False when no message is there; *ret_why: NULL, or why it is not one of ours. Parts of
+ * one message arrive together. */
 static bool receive_parts(struct wire *wire, zmq_msg_t parts[PARTS], unsigned first, const char **ret_why)
 {
     *ret_why = NULL;
@@ -485,7 +503,7 @@ void wire_turn(struct wire *wire)
     wire->in_turn = false;
 }
 
-/* --- sending ---------------------------------------------------------------------------------------------------------------- */
+/* --- sending -------------------------------------------------------------------------------------------------------------- */
 
 /* Sending may read the signal of an arrived message, which then fires no more. */
 static void check_after_sends(void *arg)

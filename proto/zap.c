@@ -2,7 +2,7 @@
 
 #include <czmq.h>
 
-#define ENDPOINT "inproc://zeromq.zap.01"
+#define ENDPOINT  "inproc://zeromq.zap.01"
 #define KEY_BYTES 32
 
 /* A request: version, request id, domain, address, routing id, mechanism, credentials. Other mechanisms have none or two. */

@@ -1,5 +1,6 @@
-/* Any bytes as a frame: what is taken can be said again, and what is said comes back the same. The first four bytes choose sender,
- * receiver, their minor and where the header ends; shorter lengths are tried in a block of their own size, for the sanitizer. */
+/* Any bytes as a frame: what is taken can be said again, and what is said comes back the same. The first four bytes choose
+ * sender, receiver, their minor and where the header ends; shorter lengths are tried in a block of their own size, for the
+ * sanitizer. */
 #include <stdlib.h>
 
 #include "proto/frame.h"
@@ -17,7 +18,7 @@ static void check_again(const struct frame *frame, struct span body, enum role s
     static struct frame_buffer first, second;
     const char *why = NULL;
     enum err e = frame_encode(frame->message, &frame->hello, frame->epoch, frame->received, &first);
-    if (e == ERR_LIMIT) /* numbers written in fewer bytes than ours take: the header may outgrow its limit */
+    if (e == ERR_LIMIT) /* a missing tail is written out: the header may outgrow its limit */
         return;
     assert(!e);
     e = frame_decode(&again, span_of(first.data, first.len), body, sender, receiver, PROTO_MINOR, &why);

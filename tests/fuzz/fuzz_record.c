@@ -1,5 +1,5 @@
-/* Any bytes as a stored record. The first byte is the kind; the checksum is made right, since no fuzzer guesses one, unless the second
- * byte is odd. */
+/* Any bytes as a stored record. The first byte is the kind; the checksum is made right, since no fuzzer guesses one, unless the
+ * second byte is odd. */
 #include <stdlib.h>
 
 #include "proto/crc32c.h"

@@ -38,7 +38,10 @@ static uint64_t roll(struct dice *dice)
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return z ^ z >> 31;
 }
-static uint64_t below(struct dice *dice, uint64_t n) { return n ? roll(dice) % n : 0; }
+static uint64_t below(struct dice *dice, uint64_t n)
+{
+    return n ? roll(dice) % n : 0;
+}
 
 /* Small, large and at the edges. */
 static uint64_t any_number(struct dice *dice, uint64_t max)
@@ -174,8 +177,9 @@ static bool same(const struct shape *shape, const void *a, const void *b);
 
 static bool same_field(const struct field *field, const uint8_t *a, const uint8_t *b)
 {
-    static const size_t sizes[] = {[FIELD_U8] = 1,  [FIELD_U16] = 2,  [FIELD_U32] = 4,     [FIELD_U64] = 8,
-                                   [FIELD_I64] = 8, [FIELD_FLAG] = 1, [FIELD_WORDNUM] = 1, [FIELD_FENCE] = sizeof(struct fence)};
+    static const size_t sizes[] = {
+        [FIELD_U8] = 1,  [FIELD_U16] = 2,  [FIELD_U32] = 4,     [FIELD_U64] = 8,
+        [FIELD_I64] = 8, [FIELD_FLAG] = 1, [FIELD_WORDNUM] = 1, [FIELD_FENCE] = sizeof(struct fence)};
     const void *x = a + field->at, *y = b + field->at;
     switch (field->type) {
     case FIELD_JOBID:
@@ -242,7 +246,8 @@ static UNUSED void pack(const msgpack_object *object, struct frame_buffer *out)
 /* Calls visit for the array of each record inside `array`, itself included; `skip` elements stand before its fields. */
 typedef void visit_record(void *arg, const struct shape *shape, msgpack_object_array *array, uint32_t skip);
 
-static UNUSED void each_record(const struct shape *shape, msgpack_object_array *array, uint32_t skip, visit_record *visit, void *arg)
+static UNUSED void each_record(const struct shape *shape, msgpack_object_array *array, uint32_t skip, visit_record *visit,
+                               void *arg)
 {
     for (uint32_t i = 0; i < shape->count && skip + i < array->size; i++) {
         msgpack_object_array *item = &array->ptr[skip + i].via.array;

@@ -15,7 +15,7 @@
 #define SEED   20261122
 #define ROUNDS 60
 
-/* --- counting allocations --------------------------------------------------------------------------------------------------- */
+/* --- counting allocations ------------------------------------------------------------------------------------------------- */
 
 static unsigned allocations;
 #ifndef __SANITIZE_ADDRESS__
@@ -39,7 +39,7 @@ void *realloc(void *p, size_t size)
 }
 #endif
 
-/* --- a message to play with ------------------------------------------------------------------------------------------------- */
+/* --- a message to play with ----------------------------------------------------------------------------------------------- */
 
 struct said {
     const struct message_row *row;
@@ -67,7 +67,10 @@ static struct span body_of(size_t len)
     return span_of(bytes, len);
 }
 
-static uint32_t small(struct dice *dice, uint32_t fixed) { return dice ? (uint32_t)below(dice, 30) : fixed; }
+static uint32_t small(struct dice *dice, uint32_t fixed)
+{
+    return dice ? (uint32_t)below(dice, 30) : fixed;
+}
 
 /* Makes the lengths that a message gives for parts of its body true, and the body to match. */
 static size_t agree_on_body(enum message message, void *fields, struct dice *dice)
@@ -168,7 +171,7 @@ static int end(void **state)
     return 0;
 }
 
-/* --- the way there and back ------------------------------------------------------------------------------------------------- */
+/* --- the way there and back ----------------------------------------------------------------------------------------------- */
 
 static void check_round_trip(const struct said *said, struct span header, struct dice *dice)
 {
@@ -181,7 +184,10 @@ static void check_round_trip(const struct said *said, struct span header, struct
     if (!same(said->shape, &frame.hello, said->fields))
         fail_msg("%s came back different", said->row->name);
 }
-static void every_message_comes_back_the_same(void **state) { each_message(ROUNDS, check_round_trip); }
+static void every_message_comes_back_the_same(void **state)
+{
+    each_message(ROUNDS, check_round_trip);
+}
 
 static void check_directions(const struct said *said, struct span header, struct dice *dice)
 {
@@ -195,7 +201,10 @@ static void check_directions(const struct said *said, struct span header, struct
         }
     }
 }
-static void only_its_sender_and_receiver_may_use_it(void **state) { each_message(1, check_directions); }
+static void only_its_sender_and_receiver_may_use_it(void **state)
+{
+    each_message(1, check_directions);
+}
 
 static void a_large_list_comes_back(void **state)
 {
@@ -208,7 +217,8 @@ static void a_large_list_comes_back(void **state)
     struct msg_heartbeat heartbeat = {.leases = leases, .leases_count = 20000};
     assert_int_equal(frame_encode(MESSAGE_HEARTBEAT, &heartbeat, 1, 2, &out), ERR_OK);
     for (unsigned i = 0; i < 3; i++) {
-        assert_int_equal(frame_decode(&frame, span_of(out.data, out.len), (struct span){0}, ROLE_WORKER, ROLE_BROKER, 0, &why), ERR_OK);
+        assert_int_equal(frame_decode(&frame, span_of(out.data, out.len), (struct span){0}, ROLE_WORKER, ROLE_BROKER, 0, &why),
+                         ERR_OK);
         assert_int_equal(frame.heartbeat.leases_count, 20000);
         assert_memory_equal(frame.heartbeat.leases, leases, 20000 * sizeof *leases);
     }
@@ -221,7 +231,8 @@ static void fences_compare_as_their_bytes_do(void **state)
     struct dice dice = {SEED};
     struct frame_buffer out[2] = {{0}, {0}};
     for (unsigned i = 0; i < 200; i++) {
-        struct msg_cancel_run a = {.fence = {below(&dice, 3) << 40, roll(&dice)}}, b = {.fence = {below(&dice, 3) << 40, roll(&dice)}};
+        struct msg_cancel_run a = {.fence = {below(&dice, 3) << 40, roll(&dice)}},
+                              b = {.fence = {below(&dice, 3) << 40, roll(&dice)}};
         assert_int_equal(frame_encode(MESSAGE_CANCEL_RUN, &a, 1, 1, &out[0]), ERR_OK);
         assert_int_equal(frame_encode(MESSAGE_CANCEL_RUN, &b, 1, 1, &out[1]), ERR_OK);
         int bytes = memcmp(out[0].data + out[0].len - 16, out[1].data + out[1].len - 16, 16);
@@ -254,7 +265,7 @@ static void after_the_first_frames_nothing_is_allocated(void **state)
     frame_buffer_done(&out);
 }
 
-/* --- what is broken --------------------------------------------------------------------------------------------------------- */
+/* --- what is broken ------------------------------------------------------------------------------------------------------- */
 
 static void check_truncation(const struct said *said, struct span header, struct dice *dice)
 {
@@ -265,7 +276,10 @@ static void check_truncation(const struct said *said, struct span header, struct
         free(cut);
     }
 }
-static void a_header_cut_anywhere_is_refused(void **state) { each_message(3, check_truncation); }
+static void a_header_cut_anywhere_is_refused(void **state)
+{
+    each_message(3, check_truncation);
+}
 
 static void check_trailing(const struct said *said, struct span header, struct dice *dice)
 {
@@ -275,7 +289,10 @@ static void check_trailing(const struct said *said, struct span header, struct d
     assert_int_equal(decode(said, span_of(longer, header.len + 1), 99), ERR_MALFORMED);
     free(longer);
 }
-static void bytes_behind_the_header_are_refused(void **state) { each_message(1, check_trailing); }
+static void bytes_behind_the_header_are_refused(void **state)
+{
+    each_message(1, check_trailing);
+}
 
 static void check_mutation(const struct said *said, struct span header, struct dice *dice)
 {
@@ -293,7 +310,10 @@ static void check_mutation(const struct said *said, struct span header, struct d
     free(bytes);
     frame_buffer_done(&again);
 }
-static void changed_bytes_never_do_harm(void **state) { each_message(6, check_mutation); }
+static void changed_bytes_never_do_harm(void **state)
+{
+    each_message(6, check_mutation);
+}
 
 static void check_body(const struct said *said, struct span header, struct dice *dice)
 {
@@ -313,7 +333,10 @@ static void check_body(const struct said *said, struct span header, struct dice 
         assert_int_equal(decode(&other, header, 0), ERR_MALFORMED);
     }
 }
-static void a_body_must_be_what_the_fields_say(void **state) { each_message(1, check_body); }
+static void a_body_must_be_what_the_fields_say(void **state)
+{
+    each_message(1, check_body);
+}
 
 static void refuse(const char *bytes, size_t len, enum err expected)
 {
@@ -326,6 +349,7 @@ static void refuse(const char *bytes, size_t len, enum err expected)
 }
 #define REFUSE(literal) refuse(literal, sizeof(literal) - 1, ERR_MALFORMED)
 
+/* clang-format off */
 static void junk_is_refused(void **state)
 {
     REFUSE("");
@@ -357,6 +381,7 @@ static void junk_is_refused(void **state)
     refuse("\x91\x07", 2, ERR_INCOMPATIBLE);                            /* another major need not have our elements */
 }
 
+/* clang-format on */
 static void the_limits_of_a_header_hold(void **state)
 {
     size_t size = PROTO_HEADER_BYTES + 1;
@@ -375,7 +400,7 @@ static void the_limits_of_a_header_hold(void **state)
     free(bytes);
 }
 
-/* --- values ----------------------------------------------------------------------------------------------------------------- */
+/* --- values --------------------------------------------------------------------------------------------------------------- */
 
 struct wrong {
     const struct said *said;
@@ -492,7 +517,10 @@ static void check_values(const struct said *said, struct span header, struct dic
     assert_true(wrong.tried >= 5 * said->shape->count);
     msgpack_zone_destroy(&zone);
 }
-static void a_wrong_value_in_any_field_is_refused(void **state) { each_message(1, check_values); }
+static void a_wrong_value_in_any_field_is_refused(void **state)
+{
+    each_message(1, check_values);
+}
 
 static void what_the_row_does_not_allow_is_not_said(void **state)
 {
@@ -531,13 +559,15 @@ static void any_text_can_be_made_to_fit(void **state)
     assert_true(span_is(frame_text_fit(out, 4, span_str("日本")), "日"));
     assert_true(span_is(frame_text_fit(out, 6, span_str("日本")), "日本"));
     assert_true(span_is(frame_text_fit(out, sizeof out, span_str("a\x1b[31m\r\n\tb")), "a?[31m?\n\tb"));
-    assert_true(span_is(frame_text_fit(out, sizeof out, span_of("\xff\xc3(\xed\xa0\x80", 6)), "?" "?" "(???"));
+    assert_true(span_is(frame_text_fit(out, sizeof out, span_of("\xff\xc3(\xed\xa0\x80", 6)), "?"
+                                                                                              "?"
+                                                                                              "(???"));
     assert_true(span_is(frame_text_fit(out, sizeof out, span_of("a\0b", 3)), "a?b"));
     assert_true(span_is(frame_text_fit(out, sizeof out, span_of("\xe6\x97", 2)), "??"));
     assert_true(span_is(frame_text_fit(out, 0, span_str("x")), ""));
 }
 
-/* --- versions --------------------------------------------------------------------------------------------------------------- */
+/* --- versions ------------------------------------------------------------------------------------------------------------- */
 
 static void check_shorter(const struct said *said, struct span header, struct dice *dice)
 {
@@ -565,7 +595,10 @@ static void check_shorter(const struct said *said, struct span header, struct di
     frame_buffer_done(&out);
     msgpack_zone_destroy(&zone);
 }
-static void a_missing_tail_is_zero(void **state) { each_message(4, check_shorter); }
+static void a_missing_tail_is_zero(void **state)
+{
+    each_message(4, check_shorter);
+}
 
 struct longer {
     const struct said *said;
@@ -590,7 +623,8 @@ static void lengthen(void *arg, const struct shape *shape, msgpack_object_array 
     struct span header = span_of(out.data, out.len);
     assert_int_equal(decode(longer->said, header, PROTO_MINOR), ERR_MALFORMED);
     assert_non_null(strstr(why, "more fields than its version"));
-    if (decode(longer->said, header, PROTO_MINOR + 1) && longer->said->message != MESSAGE_HELLO && longer->said->message != MESSAGE_WELCOME)
+    if (decode(longer->said, header, PROTO_MINOR + 1) && longer->said->message != MESSAGE_HELLO &&
+        longer->said->message != MESSAGE_WELCOME)
         fail_msg("%s in %s: %s", shape->name, longer->said->row->name, why);
     frame_buffer_done(&out);
     *array = before;
@@ -607,7 +641,10 @@ static void check_longer(const struct said *said, struct span header, struct dic
     assert_true(longer.arrays >= 1);
     msgpack_zone_destroy(&zone);
 }
-static void an_extra_tail_is_taken_from_a_later_minor_only(void **state) { each_message(4, check_longer); }
+static void an_extra_tail_is_taken_from_a_later_minor_only(void **state)
+{
+    each_message(4, check_longer);
+}
 
 static void hello_and_welcome_say_their_minor_themselves(void **state)
 {
@@ -633,7 +670,7 @@ static void hello_and_welcome_say_their_minor_themselves(void **state)
     }
 }
 
-/* --- golden vectors --------------------------------------------------------------------------------------------------------- */
+/* --- golden vectors ------------------------------------------------------------------------------------------------------- */
 
 #define VECTORS "proto/vectors"
 
@@ -676,16 +713,20 @@ static void write_vectors(const char *path, enum message message)
     assert_non_null(file);
     struct said said = say(message, NULL);
     const struct message_row *row = said.row;
-    fprintf(file, "# %s (%u): %s\n# Blocks: good or bad, sender, receiver, the sender's minor against ours; header and body in hex.\n\n",
-            row->code, message, said.shape->sentence);
+    fprintf(
+        file,
+        "# %s (%u): %s\n# Blocks: good or bad, sender, receiver, the sender's minor against ours; header and body in hex.\n\n",
+        row->code, message, said.shape->sentence);
     struct span header = encode(&said, &out);
     put_vector(file, "Every field set.", "good", &said, "same", header);
     bool says_minor = message == MESSAGE_HELLO || message == MESSAGE_WELCOME;
     if (!says_minor)
-        put_vector(file, "A field at the end that a later minor added.", "good", &said, "later", with_last(header, 7, &changed));
+        put_vector(file, "A field at the end that a later minor added.", "good", &said, "later",
+                   with_last(header, 7, &changed));
     put_vector(file, "The same from a sender of our own minor.", "bad", &said, "same", with_last(header, 7, &changed));
     put_vector(file, "The last byte is missing.", "bad", &said, "same", span_of(header.data, header.len - 1));
-    put_vector(file, "A byte too many.", "bad", &said, "later", span_of(memcpy(keep(header.len + 1), header.data, header.len), header.len + 1));
+    put_vector(file, "A byte too many.", "bad", &said, "later",
+               span_of(memcpy(keep(header.len + 1), header.data, header.len), header.len + 1));
 
     struct said wrong = said;
     if (row->body == BODY_NONE) {
@@ -807,7 +848,7 @@ static int write_missing(void)
     return 0;
 }
 
-/* --- the table itself ------------------------------------------------------------------------------------------------------- */
+/* --- the table itself ----------------------------------------------------------------------------------------------------- */
 
 static void names_are_the_tables(void **state)
 {

@@ -202,7 +202,7 @@ static void what_the_row_does_not_allow_is_not_stored(void **state)
     assert_null(blob);
 }
 
-/* --- the checksum ----------------------------------------------------------------------------------------------------------- */
+/* --- the checksum --------------------------------------------------------------------------------------------------------- */
 
 static void the_checksum_is_castagnolis(void **state)
 {
@@ -237,7 +237,7 @@ static void both_ways_to_the_checksum_agree(void **state)
     }
 }
 
-/* --- keys ------------------------------------------------------------------------------------------------------------------- */
+/* --- keys ----------------------------------------------------------------------------------------------------------------- */
 
 static void keys_lie_in_the_shards_slot(void **state)
 {
@@ -266,7 +266,7 @@ static void keys_lie_in_the_shards_slot(void **state)
     assert_true(record_key_index(key, 4095, span_of(tenant, sizeof tenant), INT64_MAX) <= RECORD_KEY_BYTES);
 }
 
-/* --- golden vectors --------------------------------------------------------------------------------------------------------- */
+/* --- golden vectors ------------------------------------------------------------------------------------------------------- */
 
 static const char *vector_path(const struct sort *kind)
 {
@@ -284,7 +284,8 @@ static int write_missing(void)
         void *fields;
         AUTO(blob_free) struct blob *blob = make(&kinds[k], NULL, &fields);
         FILE *file = fopen(vector_path(&kinds[k]), "w");
-        fprintf(file, "# Stored record %s with every field set, from prefix to body; any changed bit makes it corrupt.\n", kinds[k].name);
+        fprintf(file, "# Stored record %s with every field set, from prefix to body; any changed bit makes it corrupt.\n",
+                kinds[k].name);
         for (size_t i = 0; i < blob->len; i++)
             fprintf(file, "%02x%s", blob->data[i], i % 48 == 47 || i + 1 == blob->len ? "\n" : "");
         fclose(file);

@@ -26,8 +26,8 @@ static const struct row rows[] = {
 
 static const char *name_in(const char *set, unsigned number)
 {
-#define WORDS_CASE(s)                                                                                                             \
-    if (strcmp(set, #s) == 0)                                                                                                     \
+#define WORDS_CASE(s)                                                                                                          \
+    if (strcmp(set, #s) == 0)                                                                                                  \
         return s##_name(number);
     WORDS_EACH(WORDS_CASE)
     fail_msg("no such set: %s", set);
@@ -79,7 +79,7 @@ static void terminal_states_are_the_last_ones(void **state)
         assert_int_equal(state_is_terminal(s), s >= STATE_COMPLETED);
 }
 
-/* --- words.h itself: its enums are read as text, since C cannot list an enum's members ---------------------------------------- */
+/* --- words.h itself: its enums are read as text, since C cannot list an enum's members ------------------------------------ */
 
 static char *read_file(const char *path)
 {
@@ -149,10 +149,8 @@ static void words_h_has_no_member_without_a_row(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_row_has_its_name_and_number),
-        cmocka_unit_test(no_two_rows_of_a_set_are_alike),
-        cmocka_unit_test(what_is_outside_a_set_has_no_name),
-        cmocka_unit_test(terminal_states_are_the_last_ones),
+        cmocka_unit_test(every_row_has_its_name_and_number),   cmocka_unit_test(no_two_rows_of_a_set_are_alike),
+        cmocka_unit_test(what_is_outside_a_set_has_no_name),   cmocka_unit_test(terminal_states_are_the_last_ones),
         cmocka_unit_test(words_h_has_no_member_without_a_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
