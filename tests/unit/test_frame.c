@@ -600,6 +600,25 @@ static void a_missing_tail_is_zero(void **state)
     each_message(4, check_shorter);
 }
 
+static void a_missing_tail_inside_a_list_is_zero(void **state)
+{
+    struct frame_buffer out = {0};
+    struct said said = say(MESSAGE_BULK, NULL); /* leaves the memory that lists are made in full of other things */
+    assert_int_equal(decode(&said, encode(&said, &out), 0), ERR_OK);
+    static const char header[] = "\x96\x01\x15\x07\x08\x09\x92\x90\x92\xc4\x10"
+                                 "0123456789abcdef"
+                                 "\xc3";
+    assert_int_equal(frame_decode(&frame, span_of(header, sizeof header - 1), (struct span){0}, ROLE_API, ROLE_BROKER, 0, &why),
+                     ERR_OK);
+    struct rec_bulk_item zero = {0}, second = {.again = true};
+    memcpy(second.id.bytes, "0123456789abcdef", 16);
+    assert_int_equal(frame.bulk.items_count, 2);
+    assert_true(same(shape_get(SHAPE_rec_bulk_item), &frame.bulk.items[0], &zero));
+    assert_true(same(shape_get(SHAPE_rec_bulk_item), &frame.bulk.items[1], &second));
+    frame_buffer_done(&out);
+    forget();
+}
+
 struct longer {
     const struct said *said;
     msgpack_object *root;
@@ -906,6 +925,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_the_row_does_not_allow_is_not_said),
         cmocka_unit_test(any_text_can_be_made_to_fit),
         cmocka_unit_test(a_missing_tail_is_zero),
+        cmocka_unit_test(a_missing_tail_inside_a_list_is_zero),
         cmocka_unit_test(an_extra_tail_is_taken_from_a_later_minor_only),
         cmocka_unit_test(hello_and_welcome_say_their_minor_themselves),
         cmocka_unit_test(the_golden_vectors_hold),
