@@ -223,6 +223,15 @@ static struct blob *event_body(struct broker *b, const struct effect *e)
     return len == e->body->len ? blob_ref(e->body) : blob_copy(span_of(e->body->data + e->body_from, len));
 }
 
+/* That a job is nowhere can only be said of a store that is current: a Redis that has just come back may not have its end again yet. */
+static void doubt(struct broker *b, struct effect *e)
+{
+    if (e->type != EFFECT_ANSWER || e->answer.error != ERR_NOT_LIVE || store_is_current(b->store))
+        return;
+    e->answer.error = ERR_STORE;
+    e->answer.retry_after_ms = 1000;
+}
+
 static void fill_in(struct broker *b, struct effect *e)
 {
     if (e->type == EFFECT_WELCOME)
@@ -252,6 +261,7 @@ static void show(struct broker *b, struct effect *e)
     if (!peer && e->type != EFFECT_CHANGE && e->type != EFFECT_JOB)
         return; /* gone meanwhile */
     fill_in(b, e);
+    doubt(b, e);
     if (peer && e->type == EFFECT_ANSWER && peer->port == ports(b, 2)) {
         error = port_monitor_parcel(b->monitor, peer, e, &parcel);
     } else {

@@ -268,6 +268,8 @@ bool store_is_behind(const struct store *s) { return s->ring.stored_n < s->behin
 
 static size_t open_bytes(const struct store *s) { return s->open ? s->open->bytes : 0; }
 
+bool store_is_current(const struct store *s) { return s->phase == PHASE_SERVE && s->link == LINK_READY && !store_is_behind(s); }
+
 bool store_is_stalled(const struct store *s)
 {
     msec now = loop_now(s->loop), limit = s->options.stall_ms, oldest = oldest_at(s);

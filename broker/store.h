@@ -92,6 +92,8 @@ void store_turn(struct store *store, msec now);
 
 /* Behind: submits are to be refused and nothing dispatched. */
 bool store_is_stalled(const struct store *store);
+/* What is read from it is all there is: connected, and everything it may have lost is there again. */
+bool store_is_current(const struct store *store);
 /* At 80 % of its memory: no new jobs; what runs may end. */
 bool store_is_full(const struct store *store);
 /* The store came back older than the ring reaches and a new epoch has begun: true once per time, and then everything live must be
