@@ -2,9 +2,17 @@
 
 #include "common/clock.h"
 
+/* ,"name": */
+static void put_key(struct json_out *out, const char *name)
+{
+    json_lit(out, ",\"");
+    json_lit(out, name);
+    json_lit(out, "\":");
+}
+
 static void put_name(struct json_out *out, const char *name, const char *value)
 {
-    json_printf(out, ",\"%s\":", name);
+    put_key(out, name);
     if (value[0])
         json_str(out, span_str(value));
     else
@@ -13,7 +21,7 @@ static void put_name(struct json_out *out, const char *name, const char *value)
 
 static void put_text(struct json_out *out, const char *name, struct span value)
 {
-    json_printf(out, ",\"%s\":", name);
+    put_key(out, name);
     if (value.len)
         json_str(out, value);
     else
@@ -163,8 +171,9 @@ void job_accepted(struct json_out *out, const struct id *id, unsigned state, uns
 {
     char text[ID_TEXT_LEN + 1];
     id_print(id, text);
-    json_printf(out,
-                "{\"id\":\"%s\",\"status\":\"%s\",\"ack\":\"%s\",\"urls\":{\"self\":\"/v1/jobs/%s\","
-                "\"events\":\"/v1/jobs/%s/events\",\"cancel\":\"/v1/jobs/%s/cancel\"}}",
-                text, state_name(state), ack_name(ack ? ack : ACK_STORED), text, text, text);
+    const char *const parts[] = {"{\"id\":\"", text, "\",\"status\":\"", state_name(state), "\",\"ack\":\"",
+                                 ack_name(ack ? ack : ACK_STORED), "\",\"urls\":{\"self\":\"/v1/jobs/", text,
+                                 "\",\"events\":\"/v1/jobs/", text, "/events\",\"cancel\":\"/v1/jobs/", text, "/cancel\"}}"};
+    for (size_t i = 0; i < ARRAY_COUNT(parts); i++)
+        json_lit(out, parts[i]);
 }

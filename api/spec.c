@@ -21,6 +21,7 @@ struct reader {
     const struct spec_caller *caller;
     struct spec_fault *fault;
     struct rec_spec spec;
+    const char *field; /* of the root, being read: at fault unless look_at says more */
     const char *type, *model, *scenario, *queue, *user_id, *key;
     const cJSON *input, *system, *params, *tags, *metadata; /* input: a string or an array of messages */
     const char *input_name; /* the field it came from */
@@ -37,11 +38,13 @@ static enum err refuse(struct reader *r, enum err e, const char *format, ...)
     va_start(args, format);
     vsnprintf(r->fault->message, sizeof r->fault->message, format, args);
     va_end(args);
+    if (!r->fault->param[0] && r->field)
+        snprintf(r->fault->param, sizeof r->fault->param, "%.100s", r->field);
     return e;
 }
 #define BAD(r, ...) refuse(r, ERR_INVALID, __VA_ARGS__)
 
-/* Names what is being looked at, for the fault that may follow. */
+/* Names the place of the fault that follows, where it is not the field itself. */
 static void look_at(struct reader *r, const char *format, ...) PRINTF(2, 3);
 static void look_at(struct reader *r, const char *format, ...)
 {
@@ -268,7 +271,6 @@ static enum err field_backoff(struct reader *r, const cJSON *v)
     for (const cJSON *part = v->child; part; part = part->next) {
         bool jitter = true;
         enum err e;
-        look_at(r, "backoff.%.100s", part->string);
         if (strcmp(part->string, "base_ms") == 0)
             e = read_number(r, part, 1, BACKOFF_BASE_MS, &r->spec.backoff_base_ms);
         else if (strcmp(part->string, "cap_ms") == 0)
@@ -277,8 +279,10 @@ static enum err field_backoff(struct reader *r, const cJSON *v)
             e = read_flag(r, part, &jitter);
         else
             e = refuse(r, ERR_UNKNOWN_FIELD, "there is no such field");
-        if (e)
+        if (e) {
+            look_at(r, "backoff.%.100s", part->string);
             return e;
+        }
         r->spec.backoff_exact = r->spec.backoff_exact || !jitter;
     }
     return ERR_OK;
@@ -301,10 +305,11 @@ static enum err field_tags(struct reader *r, const cJSON *v)
     unsigned i = 0;
     for (const cJSON *tag = v->child; tag; tag = tag->next, i++) {
         const char *text;
-        look_at(r, "tags[%u]", i);
         enum err e = read_text(r, tag, SPEC_TAG_BYTES, &text);
-        if (e)
+        if (e) {
+            look_at(r, "tags[%u]", i);
             return e;
+        }
     }
     r->tags = v;
     return ERR_OK;
@@ -389,7 +394,7 @@ static const struct field {
 
 static enum err read_field(struct reader *r, const cJSON *v)
 {
-    look_at(r, "%.100s", v->string);
+    r->field = v->string;
     for (size_t i = 0; i < ARRAY_COUNT(fields); i++)
         if (strcmp(v->string, fields[i].name) == 0)
             return fields[i].read(r, v);
@@ -428,15 +433,15 @@ static bool is_role(const char *role)
 
 static enum err read_part(struct reader *r, const cJSON *part, unsigned i, unsigned j)
 {
-    look_at(r, "%s[%u].content[%u].type", r->input_name, i, j);
     const char *type = cJSON_IsObject(part) ? json_text(part, "type") : NULL;
-    if (!type)
+    if (!type) {
+        look_at(r, "%s[%u].content[%u].type", r->input_name, i, j);
         return BAD(r, "a part of a message must be an object with a type");
+    }
     const cJSON *text = json_get(part, "text");
-    if (strcmp(type, "text") == 0) {
+    if (strcmp(type, "text") == 0 && !cJSON_IsString(text)) {
         look_at(r, "%s[%u].content[%u].text", r->input_name, i, j);
-        if (!cJSON_IsString(text))
-            return BAD(r, "must be a string");
+        return BAD(r, "must be a string");
     }
     if (cJSON_IsString(text))
         r->input_tokens += spec_tokens(span_str(text->valuestring));
@@ -447,15 +452,16 @@ static enum err read_part(struct reader *r, const cJSON *part, unsigned i, unsig
 
 static enum err read_content(struct reader *r, const cJSON *message, const cJSON *content, unsigned i)
 {
-    look_at(r, "%s[%u].content", r->input_name, i);
     if (cJSON_IsString(content)) {
         r->input_tokens += spec_tokens(span_str(content->valuestring));
         return ERR_OK;
     }
     if ((!content || cJSON_IsNull(content)) && json_get(message, "tool_calls"))
         return ERR_OK;
-    if (!cJSON_IsArray(content) || !content->child)
+    if (!cJSON_IsArray(content) || !content->child) {
+        look_at(r, "%s[%u].content", r->input_name, i);
         return BAD(r, "must be a string or an array of parts");
+    }
     unsigned j = 0;
     for (const cJSON *part = content->child; part; part = part->next, j++) {
         enum err e = read_part(r, part, i, j);
@@ -468,9 +474,10 @@ static enum err read_content(struct reader *r, const cJSON *message, const cJSON
 static enum err read_message(struct reader *r, const cJSON *message, unsigned i)
 {
     static const char *const known[] = {"role", "content", "name", "tool_calls", "tool_call_id"};
-    look_at(r, "%s[%u]", r->input_name, i);
-    if (!cJSON_IsObject(message))
+    if (!cJSON_IsObject(message)) {
+        look_at(r, "%s[%u]", r->input_name, i);
         return BAD(r, "must be an object");
+    }
     for (const cJSON *v = message->child; v; v = v->next) {
         size_t k = 0;
         while (k < ARRAY_COUNT(known) && strcmp(v->string, known[k]) != 0)
@@ -481,9 +488,10 @@ static enum err read_message(struct reader *r, const cJSON *message, unsigned i)
         return refuse(r, ERR_UNKNOWN_FIELD, "there is no such field");
     }
     const char *role = json_text(message, "role");
-    look_at(r, "%s[%u].role", r->input_name, i);
-    if (!role || !is_role(role))
+    if (!role || !is_role(role)) {
+        look_at(r, "%s[%u].role", r->input_name, i);
         return BAD(r, "must be user, assistant, system, developer, tool or function");
+    }
     r->input_tokens += 4; /* what frames a message */
     return read_content(r, message, json_get(message, "content"), i);
 }
@@ -500,7 +508,7 @@ static enum err read_messages(struct reader *r)
         if (e)
             return e;
     }
-    look_at(r, "%s", r->input_name);
+    r->field = r->input_name;
     return i > SPEC_MESSAGES_MAX ? BAD(r, "must have at most %d messages", SPEC_MESSAGES_MAX) : ERR_OK;
 }
 
@@ -523,25 +531,25 @@ static enum err read_header_key(struct reader *r)
     struct span header = r->caller->idempotency_key;
     if (!header.data)
         return ERR_OK;
-    look_at(r, "Idempotency-Key");
+    r->field = "Idempotency-Key";
     if (header.len == 0 || header.len > SPEC_KEY_BYTES || !utf8_valid(header))
         return BAD(r, "must be 1 to %d bytes of UTF-8", SPEC_KEY_BYTES);
-    look_at(r, "idempotency_key");
+    r->field = "idempotency_key";
     return r->key && !span_is(header, r->key) ? BAD(r, "differs from the Idempotency-Key header") : ERR_OK;
 }
 
 static enum err check_together(struct reader *r)
 {
     if (!r->input) {
-        look_at(r, "prompt");
+        r->field = "prompt";
         return BAD(r, "one of prompt, input and messages is needed");
     }
     if (r->model && r->scenario) {
-        look_at(r, "scenario");
+        r->field = "scenario";
         return BAD(r, "give model or scenario, not both");
     }
     if (r->spec.deadline && r->spec.run_at && r->spec.deadline <= r->spec.run_at) {
-        look_at(r, "deadline");
+        r->field = "deadline";
         return BAD(r, "must be later than run_at");
     }
     enum err e = read_messages(r);
@@ -558,22 +566,33 @@ static void put_member(struct json_out *out, const char *name, const char *text)
 {
     if (!text)
         return;
-    json_printf(out, ",\"%s\":", name);
+    json_lit(out, ",\"");
+    json_lit(out, name);
+    json_lit(out, "\":");
     json_str(out, span_str(text));
 }
 
 static void put_message(struct json_out *out, const char *role, const cJSON *text)
 {
-    json_printf(out, "{\"role\":\"%s\",\"content\":", role);
+    json_lit(out, "{\"role\":\"");
+    json_lit(out, role);
+    json_lit(out, "\",\"content\":");
     json_str(out, span_str(text->valuestring));
     json_lit(out, "}");
+}
+
+static void open_object(const struct reader *r, struct json_out *out)
+{
+    json_lit(out, "{\"type\":\"");
+    json_lit(out, r->type);
+    json_lit(out, "\"");
 }
 
 /* *ret_metadata: how much of it is metadata */
 static void write_display(const struct reader *r, struct json_out *out, size_t *ret_metadata)
 {
     size_t before = 0;
-    json_printf(out, "{\"type\":\"%s\"", r->type);
+    open_object(r, out);
     put_member(out, "model", r->model);
     put_member(out, "scenario", r->scenario);
     put_member(out, "user_id", r->user_id);
@@ -592,7 +611,7 @@ static void write_display(const struct reader *r, struct json_out *out, size_t *
 
 static void write_request(const struct reader *r, struct json_out *out)
 {
-    json_printf(out, "{\"type\":\"%s\"", r->type);
+    open_object(r, out);
     put_member(out, "model", r->model);
     json_lit(out, ",\"messages\":[");
     if (r->system) {
@@ -671,7 +690,7 @@ static enum err write_body(struct reader *r, struct submission *s, struct json_o
     size_t metadata;
     write_display(r, out, &metadata);
     if (metadata > SPEC_METADATA_BYTES + strlen(",\"metadata\":")) {
-        look_at(r, "metadata");
+        r->field = "metadata";
         return BAD(r, "must not be longer than %d bytes", SPEC_METADATA_BYTES);
     }
     s->spec.display_bytes = (uint32_t)out->len;
