@@ -1,47 +1,29 @@
-/* Reading: one pass over the bytes finds line ends and refuses control bytes; each line is parsed when its CRLF is seen.
- * Chunked bodies are a byte-wise state machine. Writing: plain copies, no printf, since every reply passes here. */
+/* Request heads: one pass over the bytes finds line ends and refuses control bytes; each line is parsed when its CRLF is seen. */
 #include "api/http.h"
-
-#include <stdio.h>
-#include <time.h>
 
 /* --- character sets (RFC 9110 5.6.2 and 5.5, RFC 3986 appendix A) --- */
 
-static bool is_token(uint8_t c)
-{
-    switch (c) {
-    case 'a' ... 'z':
-    case 'A' ... 'Z':
-    case '0' ... '9':
-    case '!': case '#': case '$': case '%': case '&': case '\'': case '*': case '+':
-    case '-': case '.': case '^': case '_': case '`': case '|': case '~':
-        return true;
-    default:
-        return false;
-    }
-}
+#define TOKEN 1
+#define PCHAR 2 /* unreserved, sub-delims, ':' and '@'; '%' is looked at apart */
 
-/* unreserved, sub-delims, ':' and '@'; '%' is looked at apart */
-static bool is_pchar(uint8_t c)
-{
-    switch (c) {
-    case 'a' ... 'z':
-    case 'A' ... 'Z':
-    case '0' ... '9':
-    case '-': case '.': case '_': case '~':
-    case '!': case '$': case '&': case '\'': case '(': case ')': case '*': case '+': case ',': case ';': case '=':
-    case ':': case '@':
-        return true;
-    default:
-        return false;
-    }
-}
+static const uint8_t sets[256] = {
+    ['a' ... 'z'] = TOKEN | PCHAR, ['A' ... 'Z'] = TOKEN | PCHAR, ['0' ... '9'] = TOKEN | PCHAR,
+    ['!'] = TOKEN | PCHAR,         ['$'] = TOKEN | PCHAR,         ['&'] = TOKEN | PCHAR,
+    ['\''] = TOKEN | PCHAR,        ['*'] = TOKEN | PCHAR,         ['+'] = TOKEN | PCHAR,
+    ['-'] = TOKEN | PCHAR,         ['.'] = TOKEN | PCHAR,         ['_'] = TOKEN | PCHAR,
+    ['~'] = TOKEN | PCHAR,         ['#'] = TOKEN,                 ['%'] = TOKEN,
+    ['^'] = TOKEN,                 ['`'] = TOKEN,                 ['|'] = TOKEN,
+    ['('] = PCHAR,                 [')'] = PCHAR,                 [','] = PCHAR,
+    [';'] = PCHAR,                 ['='] = PCHAR,                 [':'] = PCHAR,
+    ['@'] = PCHAR,
+};
 
+bool http_is_token(uint8_t c) { return sets[c] & TOKEN; }
+static bool is_pchar(uint8_t c) { return sets[c] & PCHAR; }
 static bool is_digit(uint8_t c) { return c >= '0' && c <= '9'; }
 static bool is_blank(uint8_t c) { return c == ' ' || c == '\t'; }
-static bool is_control(uint8_t c) { return c < 0x20 || c == 0x7f; }
 
-static int hex_value(uint8_t c)
+int http_hex(uint8_t c)
 {
     if (is_digit(c))
         return c - '0';
@@ -102,7 +84,7 @@ static size_t encoded_run(struct span s, const char *also)
     while (i < s.len) {
         if (is_pchar(s.data[i]) || (s.data[i] && strchr(also, s.data[i])))
             i++;
-        else if (s.data[i] == '%' && i + 2 < s.len && hex_value(s.data[i + 1]) >= 0 && hex_value(s.data[i + 2]) >= 0)
+        else if (s.data[i] == '%' && i + 2 < s.len && http_hex(s.data[i + 1]) >= 0 && http_hex(s.data[i + 2]) >= 0)
             i += 3;
         else
             break;
@@ -113,7 +95,7 @@ static size_t encoded_run(struct span s, const char *also)
 static bool valid_ip_literal(struct span s)
 {
     for (size_t i = 0; i < s.len; i++)
-        if (hex_value(s.data[i]) < 0 && s.data[i] != ':' && s.data[i] != '.')
+        if (http_hex(s.data[i]) < 0 && s.data[i] != ':' && s.data[i] != '.')
             return false;
     return s.len >= 2;
 }
@@ -200,7 +182,7 @@ static enum err parse_target(struct http_head *h, struct span t)
 static enum err parse_request_line(struct http_head *h, struct span line)
 {
     size_t method = 0;
-    while (method < line.len && is_token(line.data[method]))
+    while (method < line.len && http_is_token(line.data[method]))
         method++;
     const uint8_t *space = method < line.len ? memrchr(line.data, ' ', line.len) : NULL;
     if (method == 0 || !space || line.data[method] != ' ' || space == line.data + method)
@@ -293,7 +275,7 @@ static enum err take_special(struct http_head *h, struct span name, struct span 
 static enum err parse_field(struct http_head *h, struct span line)
 {
     size_t name = 0;
-    while (name < line.len && is_token(line.data[name]))
+    while (name < line.len && http_is_token(line.data[name]))
         name++;
     /* white space first is a folded line, white space here a name that another parser may trim: both are refused */
     if (name == 0 || name == line.len || line.data[name] != ':')
@@ -349,7 +331,7 @@ enum err http_head_read(struct http_head *h, struct span data, bool *ret_done)
         if (!h->line_seen)
             bound = MIN(bound, (size_t)h->line_at + HTTP_LINE_MAX + 1);
         size_t end = MIN(data.len, bound), i = h->scanned;
-        while (i < end && (!is_control(data.data[i]) || data.data[i] == '\t'))
+        while (i < end && (!http_is_control(data.data[i]) || data.data[i] == '\t'))
             i++;
         h->scanned = (uint32_t)i;
         if (i == bound)
@@ -399,8 +381,8 @@ enum err http_unescape(struct span in, bool plus, uint8_t *out, size_t *ret_len)
     for (size_t i = 0; i < in.len; i++) {
         uint8_t c = in.data[i];
         if (c == '%') {
-            int high = i + 2 < in.len ? hex_value(in.data[i + 1]) : -1;
-            int low = high >= 0 ? hex_value(in.data[i + 2]) : -1;
+            int high = i + 2 < in.len ? http_hex(in.data[i + 1]) : -1;
+            int low = high >= 0 ? http_hex(in.data[i + 2]) : -1;
             if (low < 0)
                 return ERR_BAD_REQUEST;
             c = (uint8_t)(high << 4 | low);
@@ -408,7 +390,7 @@ enum err http_unescape(struct span in, bool plus, uint8_t *out, size_t *ret_len)
         } else if (c == '+' && plus) {
             c = ' ';
         }
-        if (is_control(c))
+        if (http_is_control(c))
             return ERR_BAD_REQUEST;
         out[n++] = c;
     }
@@ -434,233 +416,4 @@ bool http_next_param(struct span *query, struct span *ret_name, struct span *ret
         return true;
     }
     return false;
-}
-
-/* --- chunked bodies (RFC 9112 section 7.1) ---
- *
- *   SIZE ──CR──► SIZE_LF ──size 0──► TRAILER ──CR──► END_LF ──► done
- *    │ ';' EXT ──CR──┘ │               │ name NAME ':' VALUE ──CR──► VALUE_LF ─┐
- *    ▲               DATA               └◄─────────────────────────────────────┘
- *    └─DATA_LF◄─DATA_CR┘                                                          */
-enum chunk_state {
-    CHUNK_SIZE,
-    CHUNK_EXT,
-    CHUNK_SIZE_LF,
-    CHUNK_DATA,
-    CHUNK_DATA_CR,
-    CHUNK_DATA_LF,
-    CHUNK_TRAILER,
-    CHUNK_TRAILER_NAME,
-    CHUNK_TRAILER_VALUE,
-    CHUNK_TRAILER_LF,
-    CHUNK_END_LF,
-    CHUNK_DONE,
-};
-
-void http_chunked_start(struct http_chunked *c, uint64_t body_max)
-{
-    *c = (struct http_chunked){.state = CHUNK_SIZE, .body_max = body_max};
-}
-
-static enum err chunk_size_byte(struct http_chunked *c, uint8_t b)
-{
-    int digit = hex_value(b);
-    if (digit >= 0) {
-        if (++c->digits > HTTP_CHUNK_DIGITS_MAX)
-            return ERR_BAD_REQUEST;
-        c->left = c->left << 4 | (unsigned)digit; /* 16 digits fit 64 bits */
-        return ERR_OK;
-    }
-    if (c->digits == 0 || (b != '\r' && b != ';'))
-        return ERR_BAD_REQUEST;
-    if (c->left > c->body_max - c->body_bytes)
-        return ERR_TOO_LARGE;
-    c->state = b == ';' ? CHUNK_EXT : CHUNK_SIZE_LF;
-    return ERR_OK;
-}
-
-static enum err chunk_ext_byte(struct http_chunked *c, uint8_t b)
-{
-    if (b == '\r') {
-        c->state = CHUNK_SIZE_LF;
-        return ERR_OK;
-    }
-    if (is_control(b) && b != '\t')
-        return ERR_BAD_REQUEST;
-    return ++c->ext_bytes > HTTP_CHUNK_EXT_MAX || ++c->ext_total > HTTP_CHUNK_EXT_TOTAL ? ERR_BAD_REQUEST : ERR_OK;
-}
-
-static enum err chunk_trailer_byte(struct http_chunked *c, uint8_t b)
-{
-    if (++c->trailer_bytes > HTTP_TRAILER_MAX)
-        return ERR_BAD_REQUEST;
-    switch (c->state) {
-    case CHUNK_TRAILER:
-        c->state = b == '\r' ? CHUNK_END_LF : CHUNK_TRAILER_NAME;
-        return b == '\r' || is_token(b) ? ERR_OK : ERR_BAD_REQUEST;
-    case CHUNK_TRAILER_NAME:
-        if (b == ':')
-            c->state = CHUNK_TRAILER_VALUE;
-        return b == ':' || is_token(b) ? ERR_OK : ERR_BAD_REQUEST;
-    case CHUNK_TRAILER_VALUE:
-        if (b == '\r')
-            c->state = CHUNK_TRAILER_LF;
-        return b == '\r' || b == '\t' || !is_control(b) ? ERR_OK : ERR_BAD_REQUEST;
-    default: /* CHUNK_TRAILER_LF */
-        c->state = CHUNK_TRAILER;
-        return b == '\n' ? ERR_OK : ERR_BAD_REQUEST;
-    }
-}
-
-static enum err chunk_byte(struct http_chunked *c, uint8_t b)
-{
-    switch (c->state) {
-    case CHUNK_SIZE:
-        return chunk_size_byte(c, b);
-    case CHUNK_EXT:
-        return chunk_ext_byte(c, b);
-    case CHUNK_SIZE_LF:
-        c->state = c->left ? CHUNK_DATA : CHUNK_TRAILER;
-        c->digits = 0;
-        c->ext_bytes = 0;
-        return b == '\n' ? ERR_OK : ERR_BAD_REQUEST;
-    case CHUNK_DATA_CR:
-        c->state = CHUNK_DATA_LF;
-        return b == '\r' ? ERR_OK : ERR_BAD_REQUEST;
-    case CHUNK_DATA_LF:
-        c->state = CHUNK_SIZE;
-        return b == '\n' ? ERR_OK : ERR_BAD_REQUEST;
-    case CHUNK_END_LF:
-        c->state = CHUNK_DONE;
-        return b == '\n' ? ERR_OK : ERR_BAD_REQUEST;
-    default:
-        return chunk_trailer_byte(c, b);
-    }
-}
-
-enum err http_chunked_read(struct http_chunked *c, struct span in, uint8_t *out, size_t *ret_used, size_t *ret_wrote,
-                           bool *ret_done)
-{
-    size_t used = 0, wrote = 0;
-    while (used < in.len && c->state != CHUNK_DONE) {
-        if (c->state == CHUNK_DATA) {
-            size_t n = (size_t)MIN(c->left, (uint64_t)(in.len - used));
-            memmove(out + wrote, in.data + used, n);
-            used += n;
-            wrote += n;
-            c->left -= n;
-            c->body_bytes += n;
-            if (c->left == 0)
-                c->state = CHUNK_DATA_CR;
-            continue;
-        }
-        enum err e = chunk_byte(c, in.data[used++]);
-        if (e)
-            return e;
-    }
-    *ret_used = used;
-    *ret_wrote = wrote;
-    *ret_done = c->state == CHUNK_DONE;
-    return ERR_OK;
-}
-
-/* --- replies --- */
-
-const char *http_reason(int status)
-{
-    static const struct {
-        int status;
-        const char *reason;
-    } known[] = {
-        {200, "OK"},
-        {202, "Accepted"},
-        {404, "Not Found"},
-        {100, "Continue"},
-        {101, "Switching Protocols"},
-        {204, "No Content"},
-        {400, "Bad Request"},
-        {401, "Unauthorized"},
-        {403, "Forbidden"},
-        {405, "Method Not Allowed"},
-        {408, "Request Timeout"},
-        {409, "Conflict"},
-        {410, "Gone"},
-        {413, "Content Too Large"},
-        {415, "Unsupported Media Type"},
-        {417, "Expectation Failed"},
-        {422, "Unprocessable Content"},
-        {429, "Too Many Requests"},
-        {431, "Request Header Fields Too Large"},
-        {500, "Internal Server Error"},
-        {503, "Service Unavailable"},
-        {505, "HTTP Version Not Supported"},
-    };
-    for (size_t i = 0; i < ARRAY_COUNT(known); i++)
-        if (known[i].status == status)
-            return known[i].reason;
-    return "";
-}
-
-static char *put(char *at, const char *text)
-{
-    size_t len = strlen(text);
-    memcpy(at, text, len);
-    return at + len;
-}
-
-static char *put_number(char *at, uint64_t n)
-{
-    char digits[20];
-    size_t len = 0;
-    do {
-        digits[len++] = (char)('0' + n % 10);
-        n /= 10;
-    } while (n);
-    while (len)
-        *at++ = digits[--len];
-    return at;
-}
-
-/* name: with its ": " */
-static char *put_field(char *at, const char *name, const char *value)
-{
-    return value ? put(put(put(at, name), value), "\r\n") : at;
-}
-
-size_t http_reply_head(const struct http_reply *r, char *out)
-{
-    char *at = put_number(put(out, "HTTP/1.1 "), (uint64_t)r->status);
-    at = put(put(put(at, " "), http_reason(r->status)), "\r\n");
-    at = put_field(at, "Date: ", r->date);
-    at = put_field(at, "Content-Type: ", r->type);
-    at = put(at, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
-    at = put_field(at, "X-Request-Id: ", r->request_id);
-    at = put_field(at, "traceparent: ", r->traceparent);
-    at = put_field(at, "Allow: ", r->allow);
-    if (r->retry_after_s)
-        at = put(put_number(put(at, "Retry-After: "), r->retry_after_s), "\r\n");
-    if (r->final)
-        at = put(at, "x-should-retry: false\r\n");
-    if (r->close)
-        at = put(at, "Connection: close\r\n");
-    if (r->status != 204)
-        at = put(put_number(put(at, "Content-Length: "), r->body_bytes), "\r\n");
-    at = put(at, "\r\n");
-    return (size_t)(at - out);
-}
-
-void http_date(int64_t unix_s, char out[HTTP_DATE_LEN + 1])
-{
-    static const char days[7][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-    static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                       "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-    time_t t = (time_t)unix_s;
-    struct tm tm;
-    char text[160]; /* a year beyond 9999 prints longer; cut below */
-    if (!gmtime_r(&t, &tm))
-        memset(&tm, 0, sizeof tm);
-    snprintf(text, sizeof text, "%s, %02d %s %04d %02d:%02d:%02d GMT", days[tm.tm_wday % 7], tm.tm_mday,
-             months[tm.tm_mon % 12], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
-    memcpy(out, text, HTTP_DATE_LEN);
-    out[HTTP_DATE_LEN] = '\0';
 }

@@ -86,6 +86,11 @@ bool http_find(const struct http_head *head, const char *name, struct span *ret_
 
 /* Equality without regard to ASCII case. */
 bool http_same(struct span a, const char *lower);
+/* RFC 9110 section 5.6.2: what methods and field names are made of. */
+bool http_is_token(uint8_t c);
+/* The value of a hex digit of either case, or −1. */
+int http_hex(uint8_t c);
+static inline bool http_is_control(uint8_t c) { return c < 0x20 || c == 0x7f; }
 
 /* Percent-decoding of a path segment or a query part: %XX only with two hex digits, and nothing that decodes to a control
  * byte. plus: '+' is a space (queries). out: room for in.len bytes. ERR_BAD_REQUEST. */

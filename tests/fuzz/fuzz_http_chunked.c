@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "api/http.c"
+#include "api/http_chunked.c"
 
 struct outcome {
     enum err error;
