@@ -441,7 +441,7 @@ static void goodbye_is_heard(void **state)
     start_link();
     assert_true(run_until(is_up));
     uint8_t *data;
-    AUTO(blob_free) struct blob *body = blob_new(PROTO_FRAME_BYTES, &data);
+    AUTO(blob_free) struct blob *body = blob_new(1 << 20, &data);
     memset(data, 'x', body->len);
     assert_int_equal(link_send(peer->link, MESSAGE_SUBMIT, &(struct msg_submit){.ref = 1}, body), ERR_OK);
     link_free(&peer->link); /* with much before it that has not left yet */
