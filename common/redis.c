@@ -52,7 +52,6 @@ struct redis {
     int elements;       /* announced by the reply being read */
     size_t reply_bytes; /* read of it */
     uint8_t *read_buffer;
-    bool more; /* the last wake-up left bytes unread */
 
     unsigned attempts; /* since it was last steady */
     msec up_at;
@@ -303,9 +302,9 @@ static bool read_once(struct redis *redis)
 static void readable(void *arg)
 {
     struct redis *redis = arg;
-    redis->more = true;
-    for (int reads = 0; reads < READS_PER_WAKE && redis->more; reads++)
-        redis->more = read_once(redis);
+    for (int reads = 0; reads < READS_PER_WAKE; reads++)
+        if (!read_once(redis))
+            break;
     if (redis->state == UP)
         set_reply_deadline(redis);
 }
@@ -412,10 +411,7 @@ static void timer_came(void *arg)
         break_now(redis, "Redis did not answer HELLO in time");
         break;
     case UP:
-        if (redis->more)
-            set_reply_deadline(redis); /* it did answer; we are the slow ones, and read on in the next wake-up */
-        else
-            break_now(redis, "Redis did not answer in time");
+        break_now(redis, "Redis did not answer in time");
         break;
     }
 }

@@ -149,7 +149,9 @@ static void test_escapes(void **state)
     EXPECT_SHOWN("\xc2\x85\xc2\x9b", "\"\\u0085\\u009b\"");                            /* next line; the one-byte ESC [ */
     EXPECT_SHOWN("\xe2\x80\xae\xe2\x81\xa6\xe2\x80\x8f", "\"\\u202e\\u2066\\u200f\""); /* right-to-left */
     EXPECT_SHOWN("\xff\xc3", "\"\\xff\\xc3\"");
-    EXPECT_SHOWN("\xc0\x8a", "\"\\xc0\\x8a\"");                   /* a line feed, overlong */
+    EXPECT_SHOWN("\xc0\x8a", "\"\\xc0\\x8a\""); /* a line feed, overlong */
+    EXPECT_SHOWN("\xe0\x80\x8a", "\"\\xe0\\x80\\x8a\"");
+    EXPECT_SHOWN("\xf0\x80\x80\x8a", "\"\\xf0\\x80\\x80\\x8a\"");
     EXPECT_SHOWN("\xed\xa0\x80", "\"\\xed\\xa0\\x80\"");          /* a surrogate */
     EXPECT_SHOWN("\xf4\x90\x80\x80", "\"\\xf4\\x90\\x80\\x80\""); /* above U+10FFFF */
     EXPECT_SHOWN("\xe2\x82", "\"\\xe2\\x82\"");                   /* cut short */

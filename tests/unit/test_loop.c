@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -104,6 +106,53 @@ static void test_idle_is_idle(void **state)
     assert_in_range(after.ru_nvcsw - before.ru_nvcsw, 1, 10);
     timer_free(&timer);
     timer_free(&unset);
+}
+
+/* A loop that waits for nothing at all waits still. */
+static void tell_turns(int signo)
+{
+    _exit(turns == 1 ? 0 : 1);
+}
+
+static void test_waiting_for_nothing_waits(void **state)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct loop *own = loop_new(turn, NULL);
+        signal(SIGALRM, tell_turns);
+        setitimer(ITIMER_REAL, &(struct itimerval){.it_value.tv_usec = 100000}, NULL);
+        loop_run(own);
+        _exit(2);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    assert_int_equal(status, 0);
+}
+
+static struct timer *taken_back;
+static void take_back(void)
+{
+    if (turns == 1)
+        loop_again(loop); /* the first wait sets libevent's timer to it */
+    if (turns == 2)
+        timer_set(taken_back, MSEC_NEVER);
+}
+
+static void stop_on_signal(void *arg, int signo)
+{
+    loop_stop(loop);
+}
+
+static void test_timer_taken_back_wakes_nobody(void **state)
+{
+    taken_back = timer_new(loop, stop_loop, NULL);
+    timer_set(taken_back, clock_mono() + 60);
+    on_turn = take_back;
+    assert_int_equal(loop_signal(loop, SIGALRM, stop_on_signal, NULL), ERR_OK);
+    setitimer(ITIMER_REAL, &(struct itimerval){.it_value.tv_usec = 150000}, NULL);
+    loop_run(loop);
+    assert_int_equal(turns, 3);
+    timer_free(&taken_back);
 }
 
 static msec seen_now[2];
@@ -228,29 +277,34 @@ static void test_timers_fire_once_and_never_early(void **state)
     free_timers();
 }
 
-static int order[TIMERS];
+static int order[TIMERS], order_count;
 static void note_order(void *arg)
 {
-    order[fired++] = (int)(intptr_t)arg;
-    if (fired == TIMERS)
-        loop_stop(loop);
+    order[order_count++] = (int)(intptr_t)arg;
 }
 
-/* All due in one wake-up: soonest first. */
+/* All due in one wake-up: soonest first, whatever was moved or taken out before. */
 static void test_timers_fire_in_order(void **state)
 {
-    make_timers();
-    free_timers();
-    fired = 0;
-    msec base = clock_mono() - 10 * TIMERS;
-    for (int i = 0; i < TIMERS; i++) {
+    for (int i = 0; i < TIMERS; i++)
         timers[i] = timer_new(loop, note_order, (void *)(intptr_t)i);
-        timer_set(timers[i], base + (i * 7919) % TIMERS);
+    for (int round = 0; round < 50; round++) {
+        msec base = clock_mono() - 100000;
+        for (int i = 0; i < TIMERS; i++)
+            timer_set(timers[i], due[i] = base + random() % 50000);
+        for (int i = 0; i < TIMERS; i++)
+            if (random() % 3)
+                timer_set(timers[i], due[i] = random() % 2 ? MSEC_NEVER : base + random() % 50000);
+        int set_count = 0;
+        for (int i = 0; i < TIMERS; i++)
+            set_count += due[i] != MSEC_NEVER;
+        turns = order_count = 0;
+        stop_at_turn = 2;
+        loop_run(loop);
+        assert_int_equal(order_count, set_count);
+        for (int i = 1; i < order_count; i++)
+            assert_true(due[order[i - 1]] <= due[order[i]]);
     }
-    loop_run(loop);
-    assert_int_equal(turns, 2);
-    for (int i = 1; i < TIMERS; i++)
-        assert_true((order[i - 1] * 7919) % TIMERS < (order[i] * 7919) % TIMERS);
     free_timers();
 }
 
@@ -410,6 +464,8 @@ int main(void)
         T(test_again_does_not_wait),
         T(test_stop_in_a_handler_is_followed_by_one_turn),
         T(test_idle_is_idle),
+        T(test_waiting_for_nothing_waits),
+        T(test_timer_taken_back_wakes_nobody),
         T(test_now_stands_still_within_a_wake_up),
         T(test_ends_follow_the_turn),
         T(test_timers_fire_once_and_never_early),
