@@ -1,5 +1,5 @@
-/* Inside proto/: messages.def as tables of fields, and the one walk over them in each direction. A record is a msgpack array of its
- * fields in the order of the rows:
+/* Inside proto/: messages.def as tables of fields, and the one walk over them in each direction. A record is a msgpack array of
+ * its fields in the order of the rows:
  *
  *   U8 … I64  integer      FLAG  boolean      WORDNUM  integer       TEXT  str       BIN, FIXED  bin
  *   JOBID     bin of 16    FENCE bin of 16: epoch and n, each eight bytes big endian, so that bytes compare as fences do
@@ -111,7 +111,8 @@ void frame_memory_free(struct frame_memory **memory);
 MUST_USE enum err read_array(struct frame_memory **memory, struct span bytes, msgpack_object_array *ret_array,
                              const char **ret_why);
 
-/* Fills `base`, a struct of that shape, from items: what they are short of is zero. newer: the sender's minor is above ours, so that
- * more items than fields are ignored, here and in what is nested. ERR_MALFORMED with *ret_why, lent by `memory`; ERR_NOMEM. */
+/* Fills `base`, a struct of that shape, from items: what they are short of is zero. newer: the sender's minor is above ours,
+ * so that more items than fields are ignored, here and in what is nested. ERR_MALFORMED with *ret_why, lent by `memory`;
+ * ERR_NOMEM. */
 MUST_USE enum err read_fields(struct frame_memory *memory, const struct shape *shape, const msgpack_object *items, uint32_t count,
                               bool newer, void *base, const char **ret_why);

@@ -1,6 +1,6 @@
-/* A listening unix socket that only this user reaches. libzmq would make one whose mode depends on the umask, and would remove the
- * old file before the new one can be connected to; here the file appears in one step, complete, with mode 0700, and a second broker
- * on the same path takes it over without a gap. */
+/* A listening unix socket that only this user reaches. libzmq would make one whose mode depends on the umask, and would
+ * remove the old file before the new one can be connected to; here the file appears in one step, complete, with mode 0700,
+ * and a second broker on the same path takes it over without a gap. */
 #pragma once
 
 #include <sys/stat.h>

@@ -1,5 +1,5 @@
-/* Pure: one peer's conversation with its broker: hello, heartbeat, silence, goodbye. Every function takes the time and what happened
- * and returns what is to be done, as bits of enum session_act. It knows neither sockets nor clocks; `link` has those.
+/* Pure: one peer's conversation with its broker: hello, heartbeat, silence, goodbye. Every function takes the time and what
+ * happened and returns what is to be done, as bits of enum session_act. It knows neither sockets nor clocks; `link` has those.
  *
  *             tick                  connected               WELCOME
  *      AWAY ───────► REACHING ─────────────────► GREETING ──────────► OPEN

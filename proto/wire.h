@@ -1,7 +1,8 @@
-/* One ZeroMQ socket on the event loop (czmq, CURVE). Hides that its descriptor is edge-triggered (it is drained in wire_turn, and after
- * a turn that sent, ZMQ_EVENTS is read once more before the loop waits), that sends can be lost silently (ROUTER_MANDATORY is set: a
- * dead peer is ERR_UNREACHABLE), and the limits on bytes and parts. Create after fork: ZeroMQ's context is made with the first wire,
- * has one I/O thread, catches no signals and prints nothing. All wires over TCP that bind share one loop (see zap.h). */
+/* One ZeroMQ socket on the event loop (czmq, CURVE). Hides that its descriptor is edge-triggered (it is drained in
+ * wire_turn, and after a turn that sent, ZMQ_EVENTS is read once more before the loop waits), that sends can be lost
+ * silently (ROUTER_MANDATORY is set: a dead peer is ERR_UNREACHABLE), and the limits on bytes and parts. Create after fork:
+ * ZeroMQ's context is made with the first wire, has one I/O thread, catches no signals and prints nothing. All wires over
+ * TCP that bind share one loop (see zap.h). */
 #pragma once
 
 #include "common/blob.h"
@@ -41,8 +42,8 @@ struct wire_hooks {
     /* A message of other than two parts, a header over its limit, or from a key that is no longer allowed: dropped. */
     void (*bad)(void *arg, const struct wire_route *route, const char *why);
     /* Connecting wires, from the socket's monitor: the transport is connected, CURVE handshake included; or it broke, or the
-     * handshake failed. A broken one ZeroMQ connects again by itself; after a handshake that was refused it does not: make a new
-     * wire. What is sent while it is not connected is ERR_WOULD_BLOCK: nothing queues for a peer that is away. */
+     * handshake failed. A broken one ZeroMQ connects again by itself; after a handshake that was refused it does not: make a
+     * new wire. What is sent while it is not connected is ERR_WOULD_BLOCK: nothing queues for a peer that is away. */
     void (*connected)(void *arg, bool connected);
     void *arg;
 };
@@ -52,8 +53,8 @@ struct wire;
 /* ERR_SYSTEM with errno; ERR_SETTINGS: tcp without keys, endpoint not understood, ipc path too long. */
 MUST_USE enum err wire_new(struct loop *loop, const struct wire_options *options, struct wire_hooks hooks,
                            struct wire **ret_wire);
-/* Unsent messages are dropped, unless wire_linger gave them time. Bodies still referenced are let go by ZeroMQ's thread. Not from a
- * hook. */
+/* Unsent messages are dropped, unless wire_linger gave them time. Bodies still referenced are let go by ZeroMQ's thread. Not
+ * from a hook. */
 void wire_free(struct wire **wire);
 
 /* What is unsent at wire_free may take up to this long to leave, in ZeroMQ's thread; the end of the process waits for it. */
@@ -62,18 +63,18 @@ void wire_linger(struct wire *wire, msec linger_ms);
 /* The endpoint bound, with the port chosen for tcp://…:*. Lent. */
 const char *wire_endpoint(const struct wire *wire);
 
-/* Receives what has arrived, at most 256 messages, and calls the hooks. If more remain, the loop comes back at once. Call once per
- * turn. */
+/* Receives what has arrived, at most 256 messages, and calls the hooks. If more remain, the loop comes back at once. Call
+ * once per turn. */
 void wire_turn(struct wire *wire);
 
-/* route: NULL unless ROUTER. header is copied; body travels without a copy when large (a reference is kept until sent). body may be
- * NULL. ERR_UNREACHABLE: the peer is gone; ERR_WOULD_BLOCK: its queue is full, or none is connected;
- * ERR_LIMIT: a part is longer than the other side takes, which would break the connection; ERR_NOMEM; ERR_SYSTEM. Nothing was sent
- * then. PUB: to all who are connected; a full queue loses the message for that one. */
+/* route: NULL unless ROUTER. header is copied; body travels without a copy when large (a reference is kept until sent). body
+ * may be NULL. ERR_UNREACHABLE: the peer is gone; ERR_WOULD_BLOCK: its queue is full, or none is connected; ERR_LIMIT: a
+ * part is longer than the other side takes, which would break the connection; ERR_NOMEM; ERR_SYSTEM. Nothing was sent then.
+ * PUB: to all who are connected; a full queue loses the message for that one. */
 MUST_USE enum err wire_send(struct wire *wire, const struct wire_route *route, struct span header, struct blob *body);
 
-/* Over tcp, ROUTER and PUB: from now on, frames of a key not in the list are dropped (hook `bad`) and new handshakes with it refused. Copied.
- * libzmq cannot close one accepted connection: a revoked SUB hears its PUB until that wire is made anew.
+/* Over tcp, ROUTER and PUB: from now on, frames of a key not in the list are dropped (hook `bad`) and new handshakes with it
+ * refused. Copied. libzmq cannot close one accepted connection: a revoked SUB hears its PUB until that wire is made anew.
  * ERR_SETTINGS: a key is not Z85 of 32 bytes; ERR_NOMEM. */
 MUST_USE enum err wire_allow(struct wire *wire, const struct wire_key *allowed, size_t count);
 

@@ -1,5 +1,5 @@
-/* The enums of words.def: enum state { STATE_PENDING … }, enum kind { KIND_NONE … } and so on, with their names. The set `event` is
- * enum job_event, because libevent has a struct event. */
+/* The enums of words.def: enum state { STATE_PENDING … }, enum kind { KIND_NONE … } and so on, with their names. The set
+ * `event` is enum job_event, because libevent has a struct event. */
 #pragma once
 
 #include "common/base.h"

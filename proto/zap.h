@@ -1,9 +1,9 @@
-/* Who may connect over TCP: answers ZeroMQ's question (RFC 27/ZAP) at each CURVE handshake, on the loop. czmq's zauth is not used:
- * it has one list of keys for all sockets of a process, so that a worker's key would open the monitor's feed, and a list inside its
- * thread cannot change while that thread reads it.
+/* Who may connect over TCP: answers ZeroMQ's question (RFC 27/ZAP) at each CURVE handshake, on the loop. czmq's zauth is not
+ * used: it has one list of keys for all sockets of a process, so that a worker's key would open the monitor's feed, and a list
+ * inside its thread cannot change while that thread reads it.
  *
- * ZeroMQ asks at one address per context, and czmq has one context per process: so this is one object per process, on the loop of
- * the first member. */
+ * ZeroMQ asks at one address per context, and czmq has one context per process: so this is one object per process, on the
+ * loop of the first member. */
 #pragma once
 
 #include "common/list.h"
