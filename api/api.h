@@ -14,14 +14,14 @@ struct api {
     struct loop *loop;
     struct server *server;
     struct ask *ask;
-    struct redis *redis;     /* read-only */
-    struct record record;    /* scratch of the one reply being looked at */
-    struct watch *watches;   /* jobs somebody here waits for, by id: errand.c's */
-    struct list waiting;     /* errands that wait for a job's end */
-    msec started_at;         /* loop time */
-    uint8_t random[512];     /* unused random bytes, from the end */
+    struct redis *redis;   /* read-only */
+    struct record record;  /* scratch of the one reply being looked at */
+    struct watch *watches; /* jobs somebody here waits for, by id: errand.c's */
+    struct list waiting;   /* errands that wait for a job's end */
+    msec started_at;       /* loop time */
+    uint8_t random[512];   /* unused random bytes, from the end */
     size_t random_left;
-    bool stopping;           /* no more waiting: answer with what is known */
+    bool stopping; /* no more waiting: answer with what is known */
 };
 
 /* Unguessable; for job ids. ERR_SYSTEM. */

@@ -19,8 +19,8 @@ struct asked {
     msec due_at;
     enum message message;
     struct id id;
-    bool watch, left;     /* left: of UNWATCH */
-    bool sent;            /* at least once */
+    bool watch, left; /* left: of UNWATCH */
+    bool sent;        /* at least once */
     struct submission *submission;
     ask_on_answer *on_answer;
     void *owner;
@@ -82,7 +82,11 @@ static enum err send_asked(struct asked *q)
     switch (q->message) {
     case MESSAGE_SUBMIT:
         return link_send(ask->link, MESSAGE_SUBMIT,
-                         &(struct msg_submit){.ref = q->ref, .id = q->id, .again = q->sent, .watch = q->watch, .spec = s->spec,
+                         &(struct msg_submit){.ref = q->ref,
+                                              .id = q->id,
+                                              .again = q->sent,
+                                              .watch = q->watch,
+                                              .spec = s->spec,
                                               .idem = span_of(s->idem, s->keyed ? sizeof s->idem : 0),
                                               .body_hash = span_of(s->body_hash, s->keyed ? sizeof s->body_hash : 0)},
                          s->body);
@@ -122,8 +126,15 @@ void ask_flush(struct ask *ask)
     }
 }
 
-static void flush_end(void *arg) { ask_flush(arg); }
-static void on_retry(void *arg) { ask_flush(arg); }
+static void flush_end(void *arg)
+{
+    ask_flush(arg);
+}
+
+static void on_retry(void *arg)
+{
+    ask_flush(arg);
+}
 
 /* At the end of its queue. */
 static void enqueue(struct asked *q)
@@ -264,8 +275,13 @@ static void on_up(void *arg, const struct msg_welcome *welcome, bool new_epoch)
 {
     struct ask *ask = arg;
     struct ask_broker *b = &ask->broker;
-    *b = (struct ask_broker){.up = true, .known = true, .heard_at = loop_now(ask->loop), .heartbeat_ms = welcome->heartbeat_ms,
-                             .stalled = welcome->stalled, .workers = welcome->workers, .shard = welcome->shard,
+    *b = (struct ask_broker){.up = true,
+                             .known = true,
+                             .heard_at = loop_now(ask->loop),
+                             .heartbeat_ms = welcome->heartbeat_ms,
+                             .stalled = welcome->stalled,
+                             .workers = welcome->workers,
+                             .shard = welcome->shard,
                              .has_key_before = welcome->tag_key_before.len == ID_KEY_BYTES};
     memcpy(b->key.bytes, welcome->tag_key, ID_KEY_BYTES);
     if (b->has_key_before)
@@ -351,9 +367,15 @@ static void on_frame(void *arg, const struct frame *frame)
     }
 }
 
-unsigned ask_count(const struct ask *ask) { return ask->count; }
+unsigned ask_count(const struct ask *ask)
+{
+    return ask->count;
+}
 
-void ask_turn(struct ask *ask) { link_turn(ask->link); }
+void ask_turn(struct ask *ask)
+{
+    link_turn(ask->link);
+}
 
 const struct ask_broker *ask_broker(const struct ask *ask)
 {

@@ -1,8 +1,8 @@
 /* Questions to the broker, each matched with its answer and each with a deadline. One per api child: it holds the link.
  *
- * A submit whose answer is late is the delicate case. It stays here, with its body, until it is answered: when a session breaks, it
- * is sent again in the next one under the same id, marked `again`; after api.submit_ms it is withdrawn and its caller told
- * outcome_unknown. Other questions change nothing when asked twice, so they are simply sent again.
+ * A submit whose answer is late is the delicate case. It stays here, with its body, until it is answered: when a session
+ * breaks, it is sent again in the next one under the same id, marked `again`; after api.submit_ms it is withdrawn and its
+ * caller told outcome_unknown. Other questions change nothing when asked twice, so they are simply sent again.
  *
  * While the broker has been away for ASK_PATIENCE_MS, questions are refused at once; until then they wait here for it. */
 #pragma once
@@ -13,8 +13,8 @@
 #include "proto/link.h"
 
 #define ASK_PATIENCE_MS 2000
-#define ASK_MAX 65536               /* questions outstanding; beyond: overloaded */
-#define ASK_BODY_BYTES (256u << 20) /* of their bodies */
+#define ASK_MAX         65536        /* questions outstanding; beyond: overloaded */
+#define ASK_BODY_BYTES  (256u << 20) /* of their bodies */
 
 struct ask;
 struct asked;
@@ -36,8 +36,8 @@ struct ask_hooks {
 /* What the broker said last. */
 struct ask_broker {
     bool up;
-    bool known;       /* has been up once: shard and keys are valid */
-    msec heard_at;    /* on the loop's clock */
+    bool known;    /* has been up once: shard and keys are valid */
+    msec heard_at; /* on the loop's clock */
     msec heartbeat_ms;
     bool stalled;
     unsigned workers;

@@ -14,7 +14,7 @@
 #include "common/prefork.h"
 #include "common/role.h"
 
-#define REDIS_REPLY_MS 3000
+#define REDIS_REPLY_MS  3000
 #define LAST_ANSWERS_MS 1000 /* so long before the end of the drain, whoever still waits is answered */
 
 struct child {

@@ -1,8 +1,3 @@
-/* The input of a connection is an inbox, taken from the server's pool when bytes arrive and given back when none are left, so that
- * an idle connection owns nothing but its struct. A request lies in one piece in it:
- *
- *      data ─► │ done with │ head │ body as decoded │ not yet decoded │ room │
- *                          at     body_at           raw_at            len    size                                              */
 #include "api/conn.h"
 
 #include <errno.h>
@@ -12,78 +7,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "api/inbox.h"
 #include "api/server.h"
 
-#define INBOX_BYTES 4096         /* the usual request fits */
-#define CHUNK_ROOM 4096          /* beside a chunked body: framing on its way */
-#define OUT_HIGH_BYTES (256u << 10) /* with this much unwritten, no further request is looked at */
-#define WRITE_STEP_BYTES 16384   /* progress that restarts the writer's clock */
+#define OUT_HIGH_BYTES    (256u << 10) /* with this much unwritten, no further request is looked at */
+#define WRITE_STEP_BYTES  16384        /* progress that restarts the writer's clock */
 #define LINGER_STEP_BYTES (1 << 20)
-#define POOL_MAX 64
+#define POOL_MAX          64
 
-struct inbox {
-    struct list in_pool;
-    uint8_t *data;
-    size_t at, len, size;
-    bool head_done;
-    bool continue_due; /* 100 Continue is owed */
-    size_t body_at, raw_at;
-    struct http_chunked chunked;
-    struct http_head head;
-    struct http_field fields[];
-};
-
-/* --- pools --- */
-
-static struct inbox *inbox_take(struct server *s)
-{
-    struct list *node = list_first(&s->inboxes);
-    if (node) {
-        list_remove(node);
-        s->inboxes_free--;
-        return CONTAINER_OF(node, struct inbox, in_pool);
-    }
-    size_t fields = s->conf->api.headers;
-    struct inbox *in = server_input_room(s, INBOX_BYTES) ? malloc(sizeof *in + fields * sizeof in->fields[0]) : NULL;
-    if (!in)
-        return NULL;
-    *in = (struct inbox){.data = malloc(INBOX_BYTES), .size = INBOX_BYTES};
-    list_init(&in->in_pool);
-    if (!in->data) {
-        free(in);
-        return NULL;
-    }
-    s->input_bytes += in->size;
-    return in;
-}
-
-static void inbox_start_request(struct inbox *in, const struct conf *conf)
-{
-    in->head_done = false;
-    in->continue_due = false;
-    http_head_start(&in->head, in->fields, (uint32_t)conf->api.headers, (uint32_t)conf->api.head_bytes);
-}
-
-static void inbox_discard(struct server *s, struct inbox *in)
-{
-    s->input_bytes -= in->size;
-    free(in->data);
-    free(in);
-}
-
-static void inbox_give_back(struct server *s, struct inbox **in_ptr)
-{
-    struct inbox *in = TAKE(*in_ptr);
-    if (!in)
-        return;
-    if (s->inboxes_free == POOL_MAX || in->size != INBOX_BYTES) {
-        inbox_discard(s, in);
-        return;
-    }
-    in->at = in->len = 0;
-    list_push_front(&s->inboxes, &in->in_pool);
-    s->inboxes_free++;
-}
+/* --- exchanges --- */
 
 static struct exchange *exchange_take(struct server *s)
 {
@@ -119,13 +51,9 @@ static void exchange_drop(struct exchange *x)
     c->server->exchanges_free++;
 }
 
-void conn_pools_free(struct server *s)
+void conn_pool_free(struct server *s)
 {
     struct list *node;
-    while ((node = list_first(&s->inboxes))) {
-        list_remove(node);
-        inbox_discard(s, CONTAINER_OF(node, struct inbox, in_pool));
-    }
     while ((node = list_first(&s->exchanges))) {
         list_remove(node);
         free(CONTAINER_OF(node, struct exchange, in_conn));
@@ -138,8 +66,8 @@ void conn_pools_free(struct server *s)
 static void move(struct conn *c, enum conn_state state)
 {
     static const int clock_of[] = {
-        [CONN_IDLE] = CLOCK_IDLE, [CONN_HEAD] = CLOCK_HEAD,  [CONN_BODY] = CLOCK_BODY,
-        [CONN_BUSY] = -1,         [CONN_CLOSING] = -1,       [CONN_LINGER] = CLOCK_LINGER,
+        [CONN_IDLE] = CLOCK_IDLE, [CONN_HEAD] = CLOCK_HEAD, [CONN_BODY] = CLOCK_BODY,
+        [CONN_BUSY] = -1,         [CONN_CLOSING] = -1,      [CONN_LINGER] = CLOCK_LINGER,
     };
     if (c->state == state)
         return;
@@ -151,7 +79,10 @@ static void move(struct conn *c, enum conn_state state)
         server_clock_start(c->server, (enum server_clock)clock_of[state], &c->clock);
 }
 
-static bool reads_requests(const struct conn *c) { return c->state < CONN_CLOSING && !c->broken; }
+static bool reads_requests(const struct conn *c)
+{
+    return c->state < CONN_CLOSING && !c->broken;
+}
 
 /* Whether one more request may be looked at now. */
 static bool has_room(const struct conn *c)
@@ -159,7 +90,10 @@ static bool has_room(const struct conn *c)
     return reads_requests(c) && c->exchanges_count < c->server->conf->api.pipeline && c->out_bytes < OUT_HIGH_BYTES;
 }
 
-static bool has_input(const struct conn *c) { return c->in && c->in->len > c->in->at; }
+static bool has_input(const struct conn *c)
+{
+    return inbox_has_input(c->in);
+}
 
 /* Nothing more is read as a request; what is pending is still answered. */
 static void stop_reading(struct conn *c)
@@ -252,92 +186,12 @@ static void serve(struct conn *c, struct span body)
 
 /* --- input --- */
 
-/* Room for `more` bytes behind what is there. */
-static enum err make_room(struct conn *c, size_t more)
-{
-    struct inbox *in = c->in;
-    if (in->size - in->len >= more)
-        return ERR_OK;
-    if (in->at) { /* the request moves to the front */
-        size_t gone = in->at;
-        memmove(in->data, in->data + gone, in->len - gone);
-        in->len -= gone;
-        in->at = 0;
-        if (in->head_done) {
-            in->body_at -= gone;
-            in->raw_at -= gone;
-        }
-        in->head.base = in->data;
-        if (in->size - in->len >= more)
-            return ERR_OK;
-    }
-    size_t size = MAX(in->len + more, in->size * 2);
-    if (!server_input_room(c->server, size - in->size))
-        return ERR_OVERLOADED;
-    uint8_t *data = realloc(in->data, size);
-    if (!data)
-        return ERR_NOMEM;
-    c->server->input_bytes += size - in->size;
-    in->data = data;
-    in->size = size;
-    in->head.base = data;
-    return ERR_OK;
-}
-
-static enum err start_body(struct conn *c)
-{
-    struct inbox *in = c->in;
-    in->head_done = true;
-    in->body_at = in->raw_at = in->at + in->head.bytes;
-    if (in->head.chunked)
-        http_chunked_start(&in->chunked, c->server->conf->api.body_bytes);
-    else if (in->head.content_length > c->server->conf->api.body_bytes)
-        return ERR_TOO_LARGE;
-    in->continue_due = in->head.expect_continue;
-    return ERR_OK;
-}
-
-static enum err read_chunks(struct inbox *in, bool *ret_done, size_t *ret_body)
-{
-    size_t used, wrote, have = in->raw_at - in->body_at; /* decoded bytes end where raw ones begin */
-    enum err e = http_chunked_read(&in->chunked, span_of(in->data + in->raw_at, in->len - in->raw_at), in->data + in->raw_at,
-                                   &used, &wrote, ret_done);
-    if (e)
-        return e;
-    have += wrote;
-    *ret_body = have;
-    if (*ret_done) {
-        in->raw_at += used; /* what follows is the next request's */
-    } else {
-        in->raw_at = in->len = in->body_at + have;
-    }
-    return ERR_OK;
-}
-
-/* The body of the request whose head is done, as far as it has arrived. */
-static enum err read_body(struct conn *c, bool *ret_done, struct span *ret_body)
-{
-    struct inbox *in = c->in;
-    size_t len;
-    if (in->head.chunked) {
-        enum err e = read_chunks(in, ret_done, &len);
-        if (e)
-            return e;
-    } else {
-        len = (size_t)in->head.content_length;
-        *ret_done = in->len - in->body_at >= len;
-        in->raw_at = in->body_at + (*ret_done ? len : 0);
-    }
-    *ret_body = span_of(in->data + in->body_at, len);
-    return ERR_OK;
-}
-
 /* RFC 9110 10.1.1: only while the body is really awaited, and not before the answers to earlier requests. */
 static void say_continue(struct conn *c)
 {
     static const char line[] = "HTTP/1.1 100 Continue\r\n\r\n";
     struct inbox *in = c->in;
-    if (!in->continue_due || c->exchanges_count)
+    if (!in->head_done || !in->continue_due || c->exchanges_count)
         return;
     in->continue_due = false;
     if (in->len > in->body_at)
@@ -354,34 +208,22 @@ static void say_continue(struct conn *c)
 /* One request off the front of the inbox. false: it is not complete, or there will be none. */
 static bool parse_one(struct conn *c)
 {
-    struct inbox *in = c->in;
-    bool done = true;
-    enum err e = ERR_OK;
-    if (!in->head_done) {
-        e = http_head_read(&in->head, span_of(in->data + in->at, in->len - in->at), &done);
-        if (!e && !done)
-            move(c, CONN_HEAD);
-        if (!e && done)
-            e = start_body(c);
-    }
-    struct span body = {0};
-    if (!e && done) {
-        e = read_body(c, &done, &body);
-        if (!e && !done) {
-            move(c, CONN_BODY);
-            say_continue(c);
-        }
-    }
-    if (e)
+    struct span body;
+    bool whole;
+    enum err e = inbox_parse(c->server, c->in, &whole, &body);
+    if (e) {
         refuse(c, e);
-    if (e || !done)
         return false;
-    in->head.base = in->data + in->at;
+    }
+    if (!whole) {
+        move(c, c->in->head_done ? CONN_BODY : CONN_HEAD);
+        say_continue(c);
+        return false;
+    }
     serve(c, body);
     if (!reads_requests(c))
         return false;
-    in->at = in->raw_at;
-    inbox_start_request(in, c->server->conf);
+    inbox_next(c->server, c->in);
     return true;
 }
 
@@ -398,18 +240,6 @@ static void parse(struct conn *c)
     } else if (!has_room(c)) {
         move(c, CONN_BUSY); /* we let it wait: its clock does not run */
     }
-}
-
-/* How many bytes the request on its way needs next. */
-static size_t wanted(const struct inbox *in)
-{
-    if (!in->head_done)
-        return in->size > in->len ? 1 : INBOX_BYTES;
-    if (in->head.chunked)
-        return CHUNK_ROOM;
-    /* not all that was announced at once: memory is paid for with bytes sent */
-    size_t have = in->len - in->body_at, left = (size_t)in->head.content_length - have;
-    return MIN(left, MAX(have, INBOX_BYTES));
 }
 
 /* The caller sends no more: whoever waits for it hears so, once. A handler may answer its own exchange here. */
@@ -435,12 +265,9 @@ static void peer_ended(struct conn *c)
 /* Reads once into the inbox. false: nothing to parse. */
 static bool read_some(struct conn *c)
 {
-    if (!c->in) {
+    if (!c->in)
         c->in = inbox_take(c->server);
-        if (c->in)
-            inbox_start_request(c->in, c->server->conf);
-    }
-    enum err e = c->in ? make_room(c, wanted(c->in)) : ERR_OVERLOADED;
+    enum err e = c->in ? inbox_make_room(c->server, c->in) : ERR_OVERLOADED;
     if (e) {
         refuse(c, e);
         return false;

@@ -5,12 +5,12 @@
  *              │          │        │        │
  *              └──────────┴────────┴────────┴─► CLOSING ──all written──► LINGER ──peer closed, or 2 s──► freed
  *
- * The state says what the input side waits for and so which clock runs; several requests may be pending meanwhile (api.pipeline).
- * HEAD and BODY are clocks of the whole head and the whole body, not of a byte. Answers that wait for room in the socket have a
- * clock of their own: 16 KiB, or all that is left, must go within api.write_ms.
+ * The state says what the input side waits for and so which clock runs; several requests may be pending meanwhile
+ * (api.pipeline). HEAD and BODY are clocks of the whole head and the whole body, not of a byte. Answers that wait for room in
+ * the socket have a clock of their own: 16 KiB, or all that is left, must go within api.write_ms.
  *
- * The descriptor stays armed for reading from accept to close, edge-triggered, so that a leaving caller is noticed at once in every
- * state, at no cost per request. What an end of input means: see exchange.h, `left`. */
+ * The descriptor stays armed for reading from accept to close, edge-triggered, so that a leaving caller is noticed at once in
+ * every state, at no cost per request. What an end of input means: see exchange.h, `left`. */
 #pragma once
 
 #include <event2/event.h>
@@ -41,22 +41,22 @@ struct conn {
     int fd;
     enum conn_state state;
     struct event readable, writable;
-    struct list in_server; /* all connections */
-    struct list in_turn;   /* has something to do in this turn: parse, read on, write, end */
+    struct list in_server;         /* all connections */
+    struct list in_turn;           /* has something to do in this turn: parse, read on, write, end */
     struct conn_clock clock;       /* of its state */
     struct conn_clock write_clock; /* while `blocked` */
     size_t write_mark;             /* out_bytes when that one was started */
 
     struct list exchanges; /* struct exchange, owned, oldest first */
     unsigned exchanges_count;
-    struct inbox *in;      /* owned; NULL while nothing has arrived */
-    struct evbuffer *out;  /* owned; NULL while nothing is to be written */
-    size_t out_bytes;      /* of all answers not written yet, those that wait for an earlier one included */
-    bool more;             /* the socket may hold more: it was not read to its end */
-    bool ending;           /* the kernel has seen the peer's end of input: read up to it */
-    bool ended;            /* … and we have read it */
-    bool blocked;          /* the socket takes no more; `writable` is armed */
-    bool broken;           /* freed at the end of the turn */
+    struct inbox *in;     /* owned; NULL while nothing has arrived */
+    struct evbuffer *out; /* owned; NULL while nothing is to be written */
+    size_t out_bytes;     /* of all answers not written yet, those that wait for an earlier one included */
+    bool more;            /* the socket may hold more: it was not read to its end */
+    bool ending;          /* the kernel has seen the peer's end of input: read up to it */
+    bool ended;           /* … and we have read it */
+    bool blocked;         /* the socket takes no more; `writable` is armed */
+    bool broken;          /* freed at the end of the turn */
 };
 
 /* Takes fd over. NULL: no memory, fd is closed. */
@@ -75,11 +75,11 @@ void conn_write_expired(struct conn *c);
 /* The server drains: an idle connection is closed after one last look, a busy one with its last answer. */
 void conn_drain(struct conn *c);
 
-/* exchange.c's. The answer's bytes go where conn_answer_buffer says (NULL: no memory), then it is called answered, which may free
- * x; or, without memory for an answer, the connection is broken. bytes: of head and body. */
+/* exchange.c's. The answer's bytes go where conn_answer_buffer says (NULL: no memory), then it is called answered, which may
+ * free x; or, without memory for an answer, the connection is broken. bytes: of head and body. */
 struct evbuffer *conn_answer_buffer(struct exchange *x);
 void conn_answered(struct exchange *x, size_t bytes);
 void conn_break(struct conn *c);
 
-/* Empties the server's pools. */
-void conn_pools_free(struct server *server);
+/* Empties the server's pool of exchanges. */
+void conn_pool_free(struct server *server);

@@ -24,17 +24,17 @@ struct errand {
     struct exchange *x; /* NULL: answered or gone; freed when no reply of Redis is awaited either */
     enum errand_goal goal;
     struct id id;
-    struct asked *asked;     /* outstanding, or NULL */
-    bool reading;            /* a reply of Redis is awaited */
-    bool not_live;           /* the broker has said so: Redis's next word is the last */
-    bool existing;           /* an idempotency key led to a job already there: 200 */
+    struct asked *asked; /* outstanding, or NULL */
+    bool reading;        /* a reply of Redis is awaited */
+    bool not_live;       /* the broker has said so: Redis's next word is the last */
+    bool existing;       /* an idempotency key led to a job already there: 200 */
     bool cancel_on_leave;
-    bool finishing;          /* waits no longer: the next that is learnt is the answer */
-    uint8_t state, ack;      /* of the ACK */
-    struct watch *watch;     /* … and in_watch; NULL: not watching */
+    bool finishing;      /* waits no longer: the next that is learnt is the answer */
+    uint8_t state, ack;  /* of the ACK */
+    struct watch *watch; /* … and in_watch; NULL: not watching */
     struct list in_watch;
-    struct list in_waiting;  /* in api->waiting from the ACK or the view to the end */
-    msec wait_until;         /* loop time; 0: no waiting */
+    struct list in_waiting; /* in api->waiting from the ACK or the view to the end */
+    msec wait_until;        /* loop time; 0: no waiting */
     struct timer *timer;
     size_t tenant_len;
     char tenant[PROTO_TENANT_BYTES];
@@ -42,7 +42,10 @@ struct errand {
 
 static void look(struct errand *e);
 
-static struct span tenant_of(const struct errand *e) { return span_of(e->tenant, e->tenant_len); }
+static struct span tenant_of(const struct errand *e)
+{
+    return span_of(e->tenant, e->tenant_len);
+}
 
 /* --- watching --- */
 
@@ -186,7 +189,10 @@ static void on_answer(void *owner, enum err error, const struct frame *frame);
 static void ask(struct errand *e)
 {
     static const enum message messages[] = {
-        [ERRAND_SUBMIT] = MESSAGE_ASK, [ERRAND_SHOW] = MESSAGE_ASK, [ERRAND_CANCEL] = MESSAGE_CANCEL, [ERRAND_FORGET] = MESSAGE_FORGET,
+        [ERRAND_SUBMIT] = MESSAGE_ASK,
+        [ERRAND_SHOW] = MESSAGE_ASK,
+        [ERRAND_CANCEL] = MESSAGE_CANCEL,
+        [ERRAND_FORGET] = MESSAGE_FORGET,
     };
     bool watch = e->wait_until && !e->finishing;
     enum err error = watch ? start_watching(e) : ERR_OK;
@@ -355,7 +361,8 @@ static bool is_ours(const struct ask_broker *b, const struct id *id, struct span
     return id_belongs(id, &b->key, tenant) || (b->has_key_before && id_belongs(id, &b->key_before, tenant));
 }
 
-void errand_start(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text, msec wait_ms)
+void errand_start(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text,
+                  msec wait_ms)
 {
     const struct ask_broker *broker = ask_broker(api->ask);
     struct id id;

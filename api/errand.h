@@ -9,9 +9,9 @@
  *   cancel, forget ─► CANCEL, FORGET ─┬─ done ─► 200, 204
  *                                     └─ not live ─► Redis as above ─► 409, or 404, or 410
  *
- * Redis first, because it holds all ended jobs and the broker's time is the scarcer; Redis again, because the job may have ended
- * between the two looks. An id whose tag does not verify for the tenant was never one of its jobs: 404 without a look, so that
- * another tenant's id and a made-up one are the same in body and in time. */
+ * Redis first, because it holds all ended jobs and the broker's time is the scarcer; Redis again, because the job may have
+ * ended between the two looks. An id whose tag does not verify for the tenant was never one of its jobs: 404 without a look, so
+ * that another tenant's id and a made-up one are the same in body and in time. */
 #pragma once
 
 #include "api/api.h"

@@ -1,5 +1,5 @@
-/* One request and its answer. A handler gets both, looks at the request while it is called, and answers through the exchange then
- * or in any later turn; answers of one connection are written in the order of its requests, whatever order they come in.
+/* One request and its answer. A handler gets both, looks at the request while it is called, and answers through the exchange
+ * then or in any later turn; answers of one connection are written in the order of its requests, whatever order they come in.
  *
  *   pending ──exchange_reply, exchange_fail──► answered ──all before it written──► gone
  *      └──────────── the connection breaks: left(gone) ─────────────────────────────┘ */
@@ -25,12 +25,12 @@ struct request {
 struct exchange {
     /* connection's */
     struct conn *conn;
-    struct list in_conn;      /* in its order of arrival */
-    struct evbuffer *answer;  /* answered while others are before it */
+    struct list in_conn;     /* in its order of arrival */
+    struct evbuffer *answer; /* answered while others are before it */
     bool answered;
-    bool close;               /* the connection ends with this answer */
-    bool head_only;           /* HEAD: no body is sent */
-    bool told;                /* left(x, false) was called */
+    bool close;     /* the connection ends with this answer */
+    bool head_only; /* HEAD: no body is sent */
+    bool told;      /* left(x, false) was called */
 
     char request_id[TRACE_ID_MAX + 1];
     char trace[TRACE_PARENT_LEN + 1]; /* "" without one */
@@ -44,8 +44,8 @@ struct exchange {
 
 struct reply {
     int status;
-    const char *type;    /* NULL: application/json */
-    struct span body;    /* lent for the call */
+    const char *type; /* NULL: application/json */
+    struct span body; /* lent for the call */
     const char *allow;
     msec retry_after_ms; /* rounded up to whole seconds, at least 1; with 429 and 503 always sent */
     bool final;

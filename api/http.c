@@ -1,4 +1,4 @@
-/* Request heads: one pass over the bytes finds line ends and refuses control bytes; each line is parsed when its CRLF is seen. */
+/* Request heads: one pass over the bytes finds line ends and refuses control bytes; a line is parsed when its CRLF is seen. */
 #include "api/http.h"
 
 /* --- character sets (RFC 9110 5.6.2 and 5.5, RFC 3986 appendix A) --- */
@@ -7,21 +7,52 @@
 #define PCHAR 2 /* unreserved, sub-delims, ':' and '@'; '%' is looked at apart */
 
 static const uint8_t sets[256] = {
-    ['a' ... 'z'] = TOKEN | PCHAR, ['A' ... 'Z'] = TOKEN | PCHAR, ['0' ... '9'] = TOKEN | PCHAR,
-    ['!'] = TOKEN | PCHAR,         ['$'] = TOKEN | PCHAR,         ['&'] = TOKEN | PCHAR,
-    ['\''] = TOKEN | PCHAR,        ['*'] = TOKEN | PCHAR,         ['+'] = TOKEN | PCHAR,
-    ['-'] = TOKEN | PCHAR,         ['.'] = TOKEN | PCHAR,         ['_'] = TOKEN | PCHAR,
-    ['~'] = TOKEN | PCHAR,         ['#'] = TOKEN,                 ['%'] = TOKEN,
-    ['^'] = TOKEN,                 ['`'] = TOKEN,                 ['|'] = TOKEN,
-    ['('] = PCHAR,                 [')'] = PCHAR,                 [','] = PCHAR,
-    [';'] = PCHAR,                 ['='] = PCHAR,                 [':'] = PCHAR,
+    ['a' ... 'z'] = TOKEN | PCHAR,
+    ['A' ... 'Z'] = TOKEN | PCHAR,
+    ['0' ... '9'] = TOKEN | PCHAR,
+    ['!'] = TOKEN | PCHAR,
+    ['$'] = TOKEN | PCHAR,
+    ['&'] = TOKEN | PCHAR,
+    ['\''] = TOKEN | PCHAR,
+    ['*'] = TOKEN | PCHAR,
+    ['+'] = TOKEN | PCHAR,
+    ['-'] = TOKEN | PCHAR,
+    ['.'] = TOKEN | PCHAR,
+    ['_'] = TOKEN | PCHAR,
+    ['~'] = TOKEN | PCHAR,
+    ['#'] = TOKEN,
+    ['%'] = TOKEN,
+    ['^'] = TOKEN,
+    ['`'] = TOKEN,
+    ['|'] = TOKEN,
+    ['('] = PCHAR,
+    [')'] = PCHAR,
+    [','] = PCHAR,
+    [';'] = PCHAR,
+    ['='] = PCHAR,
+    [':'] = PCHAR,
     ['@'] = PCHAR,
 };
 
-bool http_is_token(uint8_t c) { return sets[c] & TOKEN; }
-static bool is_pchar(uint8_t c) { return sets[c] & PCHAR; }
-static bool is_digit(uint8_t c) { return c >= '0' && c <= '9'; }
-static bool is_blank(uint8_t c) { return c == ' ' || c == '\t'; }
+bool http_is_token(uint8_t c)
+{
+    return sets[c] & TOKEN;
+}
+
+static bool is_pchar(uint8_t c)
+{
+    return sets[c] & PCHAR;
+}
+
+static bool is_digit(uint8_t c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool is_blank(uint8_t c)
+{
+    return c == ' ' || c == '\t';
+}
 
 int http_hex(uint8_t c)
 {
@@ -31,7 +62,10 @@ int http_hex(uint8_t c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-static uint8_t lower(uint8_t c) { return c >= 'A' && c <= 'Z' ? c | 0x20 : c; }
+static uint8_t lower(uint8_t c)
+{
+    return c >= 'A' && c <= 'Z' ? c | 0x20 : c;
+}
 
 bool http_same(struct span a, const char *expected)
 {
@@ -58,7 +92,7 @@ static enum http_method method_of(struct span name)
         const char *name;
         enum http_method method;
     } known[] = {
-        {"GET", HTTP_GET},     {"POST", HTTP_POST},     {"DELETE", HTTP_DELETE},   {"HEAD", HTTP_HEAD},
+        {"GET", HTTP_GET},     {"POST", HTTP_POST},       {"DELETE", HTTP_DELETE}, {"HEAD", HTTP_HEAD},
         {"PATCH", HTTP_PATCH}, {"OPTIONS", HTTP_OPTIONS}, {"PUT", HTTP_PUT},
     };
     for (size_t i = 0; i < ARRAY_COUNT(known); i++)

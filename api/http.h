@@ -1,8 +1,8 @@
 /* Strict HTTP/1.1 requests in, replies out; pure: bytes and limits, no socket and no clock.
  *
  * The rules are RFC 9112 (framing) and RFC 9110 (fields), read 2026-11-22, and where those leave a choice the one that two
- * parsers in a row cannot read differently: what is ambiguous is refused, never repaired. LIMITS decision 2 says why this is not
- * a library. Whatever is refused here ends the connection, because where the next request begins can no longer be trusted.
+ * parsers in a row cannot read differently: what is ambiguous is refused, never repaired. LIMITS decision 2 says why this is
+ * not a library. Whatever is refused here ends the connection, because where the next request begins can no longer be trusted.
  *
  * A head is read where it lies: the caller keeps its bytes together in one buffer and calls http_head_read as more arrive; all
  * results are offsets from the first byte, so the buffer may move between calls. Every byte is looked at once and in order,
@@ -11,12 +11,12 @@
 
 #include "common/base.h"
 
-#define HTTP_LINE_MAX 8192          /* request line, without its CRLF */
+#define HTTP_LINE_MAX         8192  /* request line, without its CRLF */
 #define HTTP_CHUNK_DIGITS_MAX 16    /* digits of a chunk size, leading zeros included */
-#define HTTP_CHUNK_EXT_MAX 256      /* bytes of one chunk's extensions … */
-#define HTTP_CHUNK_EXT_TOTAL 16384  /* … and of all of them in one body */
-#define HTTP_TRAILER_MAX 4096       /* bytes of all trailer fields, which are checked and then ignored */
-#define HTTP_REPLY_HEAD_MAX 1536    /* http_reply_head never needs more */
+#define HTTP_CHUNK_EXT_MAX    256   /* bytes of one chunk's extensions … */
+#define HTTP_CHUNK_EXT_TOTAL  16384 /* … and of all of them in one body */
+#define HTTP_TRAILER_MAX      4096  /* bytes of all trailer fields, which are checked and then ignored */
+#define HTTP_REPLY_HEAD_MAX   1536  /* http_reply_head never needs more */
 
 enum http_method {
     HTTP_GET,
@@ -90,7 +90,10 @@ bool http_same(struct span a, const char *lower);
 bool http_is_token(uint8_t c);
 /* The value of a hex digit of either case, or −1. */
 int http_hex(uint8_t c);
-static inline bool http_is_control(uint8_t c) { return c < 0x20 || c == 0x7f; }
+static inline bool http_is_control(uint8_t c)
+{
+    return c < 0x20 || c == 0x7f;
+}
 
 /* Percent-decoding of a path segment or a query part: %XX only with two hex digits, and nothing that decodes to a control
  * byte. plus: '+' is a space (queries). out: room for in.len bytes. ERR_BAD_REQUEST. */
@@ -103,11 +106,11 @@ bool http_next_param(struct span *query, struct span *ret_name, struct span *ret
 struct http_chunked {
     uint8_t state;
     uint8_t digits;
-    uint32_t ext_bytes;   /* of this chunk's extensions */
-    uint32_t ext_total;   /* of all */
+    uint32_t ext_bytes; /* of this chunk's extensions */
+    uint32_t ext_total; /* of all */
     uint32_t trailer_bytes;
-    uint64_t left;        /* of the chunk being read */
-    uint64_t body_bytes;  /* decoded so far */
+    uint64_t left;       /* of the chunk being read */
+    uint64_t body_bytes; /* decoded so far */
     uint64_t body_max;
 };
 
@@ -123,18 +126,18 @@ MUST_USE enum err http_chunked_read(struct http_chunked *chunked, struct span in
 /* A reply's head. Strings may be NULL: that line is left out. All of them are ours or checked before: no CR or LF. */
 struct http_reply {
     int status;
-    const char *date;        /* http_date */
-    const char *type;        /* Content-Type; NULL for 204 and 304 */
-    const char *request_id;  /* X-Request-Id */
+    const char *date;       /* http_date */
+    const char *type;       /* Content-Type; NULL for 204 and 304 */
+    const char *request_id; /* X-Request-Id */
     const char *traceparent;
-    const char *allow;       /* Allow, with 405 */
-    unsigned retry_after_s;  /* Retry-After; 0: none */
-    bool final;              /* x-should-retry: false */
-    bool close;              /* Connection: close */
-    uint64_t body_bytes;     /* Content-Length, left out with 204 */
+    const char *allow;      /* Allow, with 405 */
+    unsigned retry_after_s; /* Retry-After; 0: none */
+    bool final;             /* x-should-retry: false */
+    bool close;             /* Connection: close */
+    uint64_t body_bytes;    /* Content-Length, left out with 204 */
 };
 
-/* out: room for HTTP_REPLY_HEAD_MAX. Returns the length. request_id at most 128, traceparent 64, allow 128, type 64 characters. */
+/* out: room for HTTP_REPLY_HEAD_MAX. Returns the length. request_id and allow: at most 128 characters; traceparent, type: 64. */
 size_t http_reply_head(const struct http_reply *reply, char *out);
 
 /* "OK", "Not Found" …; "" for a status this server does not use. */

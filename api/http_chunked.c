@@ -21,7 +21,6 @@ enum chunk_state {
     CHUNK_DONE,
 };
 
-
 void http_chunked_start(struct http_chunked *c, uint64_t body_max)
 {
     *c = (struct http_chunked){.state = CHUNK_SIZE, .body_max = body_max};

@@ -90,15 +90,14 @@ size_t http_reply_head(const struct http_reply *r, char *out)
 void http_date(int64_t unix_s, char out[HTTP_DATE_LEN + 1])
 {
     static const char days[7][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-    static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                       "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+    static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
     time_t t = (time_t)unix_s;
     struct tm tm;
     char text[160]; /* a year beyond 9999 prints longer; cut below */
     if (!gmtime_r(&t, &tm))
         memset(&tm, 0, sizeof tm);
-    snprintf(text, sizeof text, "%s, %02d %s %04d %02d:%02d:%02d GMT", days[tm.tm_wday % 7], tm.tm_mday,
-             months[tm.tm_mon % 12], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+    snprintf(text, sizeof text, "%s, %02d %s %04d %02d:%02d:%02d GMT", days[tm.tm_wday % 7], tm.tm_mday, months[tm.tm_mon % 12],
+             tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
     memcpy(out, text, HTTP_DATE_LEN);
     out[HTTP_DATE_LEN] = '\0';
 }

@@ -120,7 +120,8 @@ static void put_usage(struct json_out *out, const struct rec_usage *u)
         json_lit(out, ",\"usage\":null");
         return;
     }
-    json_printf(out, ",\"usage\":{\"input_tokens\":%u,\"output_tokens\":%u,\"cached_tokens\":%u,\"cost\":null,\"source\":\"%s\"}",
+    json_printf(out,
+                ",\"usage\":{\"input_tokens\":%u,\"output_tokens\":%u,\"cached_tokens\":%u,\"cost\":null,\"source\":\"%s\"}",
                 u->input_tokens, u->output_tokens, u->cached_tokens, usage_name(u->source));
 }
 
@@ -171,9 +172,19 @@ void job_accepted(struct json_out *out, const struct id *id, unsigned state, uns
 {
     char text[ID_TEXT_LEN + 1];
     id_print(id, text);
-    const char *const parts[] = {"{\"id\":\"", text, "\",\"status\":\"", state_name(state), "\",\"ack\":\"",
-                                 ack_name(ack ? ack : ACK_STORED), "\",\"urls\":{\"self\":\"/v1/jobs/", text,
-                                 "\",\"events\":\"/v1/jobs/", text, "/events\",\"cancel\":\"/v1/jobs/", text, "/cancel\"}}"};
+    const char *const parts[] = {"{\"id\":\"",
+                                 text,
+                                 "\",\"status\":\"",
+                                 state_name(state),
+                                 "\",\"ack\":\"",
+                                 ack_name(ack ? ack : ACK_STORED),
+                                 "\",\"urls\":{\"self\":\"/v1/jobs/",
+                                 text,
+                                 "\",\"events\":\"/v1/jobs/",
+                                 text,
+                                 "/events\",\"cancel\":\"/v1/jobs/",
+                                 text,
+                                 "/cancel\"}}"};
     for (size_t i = 0; i < ARRAY_COUNT(parts); i++)
         json_lit(out, parts[i]);
 }

@@ -1,5 +1,5 @@
-/* The job object that users see (API.md, section 1), written from what the broker says of a live job or from the stored record of an
- * ended one; pure. */
+/* The job object that users see (API.md, section 1), written from what the broker says of a live job or from the stored record
+ * of an ended one; pure. */
 #pragma once
 
 #include "common/json.h"

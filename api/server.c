@@ -12,9 +12,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "api/inbox.h"
 #include "common/clock.h"
 
-#define BACKLOG 4096
+#define BACKLOG           4096
 #define OTHER_DESCRIPTORS 64 /* what a child needs beside its connections */
 
 /* --- listening --- */
@@ -38,7 +39,8 @@ static void on_resume(void *arg)
  * for that, and the rest is left to the other children and to better times. */
 static void out_of_descriptors(struct server *s)
 {
-    static const char reply[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    static const char reply[] =
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     s->counts.no_descriptor++;
     if (s->reserve >= 0) {
         close(s->reserve);
@@ -289,11 +291,17 @@ enum err server_new(struct loop *loop, int listener, const struct conf *conf, st
         close(listener);
         return ERR_NOMEM;
     }
-    *s = (struct server){.loop = loop, .conf = conf, .hooks = hooks, .listener = listener, .reserve = -1,
-                         .alarm_at = MSEC_NEVER, .conns_max = connections_allowed((unsigned)conf->api.connections)};
+    *s = (struct server){.loop = loop,
+                         .conf = conf,
+                         .hooks = hooks,
+                         .listener = listener,
+                         .reserve = -1,
+                         .alarm_at = MSEC_NEVER,
+                         .conns_max = connections_allowed((unsigned)conf->api.connections)};
     const msec clock_ms[CLOCKS] = {
-        [CLOCK_IDLE] = (msec)conf->api.idle_ms, [CLOCK_HEAD] = (msec)conf->api.head_ms,   [CLOCK_BODY] = (msec)conf->api.body_ms,
-        [CLOCK_LINGER] = SERVER_LINGER_MS,      [CLOCK_WRITE] = (msec)conf->api.write_ms,
+        [CLOCK_IDLE] = (msec)conf->api.idle_ms,   [CLOCK_HEAD] = (msec)conf->api.head_ms,
+        [CLOCK_BODY] = (msec)conf->api.body_ms,   [CLOCK_LINGER] = SERVER_LINGER_MS,
+        [CLOCK_WRITE] = (msec)conf->api.write_ms,
     };
     memcpy(s->clock_ms, clock_ms, sizeof clock_ms);
     for (int kind = 0; kind < CLOCKS; kind++)
@@ -330,7 +338,8 @@ void server_free(struct server **server)
     stop_listening(s);
     while ((node = list_first(&s->conns)))
         conn_free(CONTAINER_OF(node, struct conn, in_server));
-    conn_pools_free(s);
+    inbox_pool_free(s);
+    conn_pool_free(s);
     timer_free(&s->resume);
     timer_free(&s->alarm);
     if (s->reserve >= 0)

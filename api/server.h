@@ -1,18 +1,18 @@
 /* The HTTP side of one api child: the inherited listener, its connections, their clocks, and what they may cost together.
  *
- * One listener is shared by all children, level-triggered, one accept per wake-up and child: whoever wakes first takes one, and a
- * stopped child leaves the others the queue (reliability.md 2.7: SO_REUSEPORT hangs a fifth of all connects when one of several
- * children stops). A child at its share of connections stops listening until it has room. */
+ * One listener is shared by all children, level-triggered, one accept per wake-up and child: whoever wakes first takes one, and
+ * a stopped child leaves the others the queue (reliability.md 2.7: SO_REUSEPORT hangs a fifth of all connects when one of
+ * several children stops). A child at its share of connections stops listening until it has room. */
 #pragma once
 
 #include "api/conn.h"
 #include "common/conf.h"
 #include "common/loop.h"
 
-#define SERVER_INPUT_BYTES (256u << 20)  /* of requests on their way in, per child; beyond: 503 overloaded */
+#define SERVER_INPUT_BYTES  (256u << 20) /* of requests on their way in, per child; beyond: 503 overloaded */
 #define SERVER_OUTPUT_BYTES (256u << 20) /* of answers not yet taken, per child; beyond: the reader stuck longest is cut */
-#define SERVER_LINGER_MS 2000
-#define SERVER_PAUSE_MS 100              /* without listening, after the kernel refused a descriptor */
+#define SERVER_LINGER_MS    2000
+#define SERVER_PAUSE_MS     100 /* without listening, after the kernel refused a descriptor */
 
 enum server_clock { CLOCK_IDLE, CLOCK_HEAD, CLOCK_BODY, CLOCK_LINGER, CLOCK_WRITE, CLOCKS };
 
@@ -35,8 +35,8 @@ struct server {
     struct loop *loop;
     const struct conf *conf; /* lent */
     struct server_hooks hooks;
-    int listener;      /* −1 once draining */
-    int reserve;       /* a descriptor to give up when there is none left to accept with */
+    int listener; /* −1 once draining */
+    int reserve;  /* a descriptor to give up when there is none left to accept with */
     struct event acceptable;
     bool open, listening; /* open: server_open was called */
     struct timer *resume; /* listening again after a pause */
@@ -46,19 +46,19 @@ struct server {
     msec clock_ms[CLOCKS];
     struct list conns; /* owned */
     unsigned conns_count, conns_max;
-    struct list turn;  /* connections with something to do */
+    struct list turn;               /* connections with something to do */
     struct list inboxes, exchanges; /* pools: free ones */
     unsigned inboxes_free, exchanges_free;
     size_t input_bytes, output_bytes;
     bool draining;
-    uint64_t random;   /* state of the id generator */
+    uint64_t random; /* state of the id generator */
     msec date_due;
     char date[HTTP_DATE_LEN + 1];
     struct server_counts counts;
 };
 
-/* listener: a listening, non-blocking socket, taken over; it is left alone until server_open. conf is lent for the server's life.
- * ERR_NOMEM, ERR_SYSTEM. */
+/* listener: a listening, non-blocking socket, taken over; it is left alone until server_open. conf is lent for the server's
+ * life. ERR_NOMEM, ERR_SYSTEM. */
 MUST_USE enum err server_new(struct loop *loop, int listener, const struct conf *conf, struct server_hooks hooks,
                              struct server **ret_server);
 void server_free(struct server **server);
@@ -75,9 +75,12 @@ void server_flush(struct server *server);
 void server_drain(struct server *server);
 
 /* conn.c's: */
-void server_touch(struct server *server, struct conn *c);                             /* has something to do this turn */
+void server_touch(struct server *server, struct conn *c); /* has something to do this turn */
 void server_clock_start(struct server *server, enum server_clock kind, struct conn_clock *clock); /* again, if it runs */
-static inline void server_clock_stop(struct conn_clock *clock) { list_remove(&clock->node); }
+static inline void server_clock_stop(struct conn_clock *clock)
+{
+    list_remove(&clock->node);
+}
 bool server_input_room(struct server *server, size_t bytes); /* for so many more */
 void server_left(struct server *server);                     /* a connection was freed */
 uint64_t server_random(struct server *server);

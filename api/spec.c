@@ -1,38 +1,23 @@
 /* Each field of the root has a row in `fields`; a row's reader checks one value and keeps it. What depends on several fields is
- * checked after all were read; then the body is written. */
-#include "api/spec.h"
+ * checked after all were read; then the submission is written. */
+#include "api/spec_reader.h"
 
-#include <openssl/sha.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "common/clock.h"
 
-#define MAX_WAIT_MS 2592000000 /* as the settings bound what the broker keeps */
-#define TIMEOUT_MS 86400000
+#define MAX_WAIT_MS     2592000000 /* as the settings bound what the broker keeps */
+#define TIMEOUT_MS      86400000
 #define BACKOFF_BASE_MS 3600000
-#define BACKOFF_CAP_MS 86400000
-#define ATTEMPTS 100
-#define RESULT_TTL_S 604800
-#define USER_BYTES 128
-
-struct reader {
-    const struct spec_caller *caller;
-    struct spec_fault *fault;
-    struct rec_spec spec;
-    const char *field; /* of the root, being read: at fault unless look_at says more */
-    const char *type, *model, *scenario, *queue, *user_id, *key;
-    const cJSON *input, *system, *params, *tags, *metadata; /* input: a string or an array of messages */
-    const char *input_name; /* the field it came from */
-    bool has_attempts, has_start;
-    uint64_t input_tokens;
-};
+#define BACKOFF_CAP_MS  86400000
+#define ATTEMPTS        100
+#define RESULT_TTL_S    604800
+#define USER_BYTES      128
 
 /* --- faults --- */
 
-static enum err refuse(struct reader *r, enum err e, const char *format, ...) PRINTF(3, 4);
-static enum err refuse(struct reader *r, enum err e, const char *format, ...)
+enum err spec_refuse(struct reader *r, enum err e, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -42,11 +27,8 @@ static enum err refuse(struct reader *r, enum err e, const char *format, ...)
         snprintf(r->fault->param, sizeof r->fault->param, "%.100s", r->field);
     return e;
 }
-#define BAD(r, ...) refuse(r, ERR_INVALID, __VA_ARGS__)
 
-/* Names the place of the fault that follows, where it is not the field itself. */
-static void look_at(struct reader *r, const char *format, ...) PRINTF(2, 3);
-static void look_at(struct reader *r, const char *format, ...)
+void spec_at(struct reader *r, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -138,9 +120,20 @@ static enum err field_type(struct reader *r, const cJSON *v)
     return ERR_OK;
 }
 
-static enum err field_model(struct reader *r, const cJSON *v) { return read_text(r, v, PROTO_ROUTE_BYTES, &r->model); }
-static enum err field_scenario(struct reader *r, const cJSON *v) { return read_text(r, v, PROTO_ROUTE_BYTES, &r->scenario); }
-static enum err field_user(struct reader *r, const cJSON *v) { return read_text(r, v, USER_BYTES, &r->user_id); }
+static enum err field_model(struct reader *r, const cJSON *v)
+{
+    return read_text(r, v, PROTO_ROUTE_BYTES, &r->model);
+}
+
+static enum err field_scenario(struct reader *r, const cJSON *v)
+{
+    return read_text(r, v, PROTO_ROUTE_BYTES, &r->scenario);
+}
+
+static enum err field_user(struct reader *r, const cJSON *v)
+{
+    return read_text(r, v, USER_BYTES, &r->user_id);
+}
 
 static enum err field_queue(struct reader *r, const cJSON *v)
 {
@@ -215,9 +208,20 @@ static enum err field_ack(struct reader *r, const cJSON *v)
     return read_word(r, v, "ack", "stored or synced", &r->spec.ack);
 }
 
-static enum err field_stream(struct reader *r, const cJSON *v) { return read_flag(r, v, &r->spec.stream); }
-static enum err field_timeout(struct reader *r, const cJSON *v) { return read_number(r, v, 100, TIMEOUT_MS, &r->spec.timeout_ms); }
-static enum err field_max_wait(struct reader *r, const cJSON *v) { return read_number(r, v, 1, MAX_WAIT_MS, &r->spec.max_wait_ms); }
+static enum err field_stream(struct reader *r, const cJSON *v)
+{
+    return read_flag(r, v, &r->spec.stream);
+}
+
+static enum err field_timeout(struct reader *r, const cJSON *v)
+{
+    return read_number(r, v, 100, TIMEOUT_MS, &r->spec.timeout_ms);
+}
+
+static enum err field_max_wait(struct reader *r, const cJSON *v)
+{
+    return read_number(r, v, 1, MAX_WAIT_MS, &r->spec.max_wait_ms);
+}
 
 static enum err field_deadline(struct reader *r, const cJSON *v)
 {
@@ -261,8 +265,15 @@ static enum err read_attempts(struct reader *r, const cJSON *v, int extra)
     return ERR_OK;
 }
 
-static enum err field_max_attempts(struct reader *r, const cJSON *v) { return read_attempts(r, v, 0); }
-static enum err field_max_retries(struct reader *r, const cJSON *v) { return read_attempts(r, v, 1); }
+static enum err field_max_attempts(struct reader *r, const cJSON *v)
+{
+    return read_attempts(r, v, 0);
+}
+
+static enum err field_max_retries(struct reader *r, const cJSON *v)
+{
+    return read_attempts(r, v, 1);
+}
 
 static enum err field_backoff(struct reader *r, const cJSON *v)
 {
@@ -278,9 +289,9 @@ static enum err field_backoff(struct reader *r, const cJSON *v)
         else if (strcmp(part->string, "jitter") == 0)
             e = read_flag(r, part, &jitter);
         else
-            e = refuse(r, ERR_UNKNOWN_FIELD, "there is no such field");
+            e = spec_refuse(r, ERR_UNKNOWN_FIELD, "there is no such field");
         if (e) {
-            look_at(r, "backoff.%.100s", part->string);
+            spec_at(r, "backoff.%.100s", part->string);
             return e;
         }
         r->spec.backoff_exact = r->spec.backoff_exact || !jitter;
@@ -288,7 +299,10 @@ static enum err field_backoff(struct reader *r, const cJSON *v)
     return ERR_OK;
 }
 
-static enum err field_key(struct reader *r, const cJSON *v) { return read_text(r, v, SPEC_KEY_BYTES, &r->key); }
+static enum err field_key(struct reader *r, const cJSON *v)
+{
+    return read_text(r, v, SPEC_KEY_BYTES, &r->key);
+}
 
 static enum err field_ttl(struct reader *r, const cJSON *v)
 {
@@ -307,7 +321,7 @@ static enum err field_tags(struct reader *r, const cJSON *v)
         const char *text;
         enum err e = read_text(r, tag, SPEC_TAG_BYTES, &text);
         if (e) {
-            look_at(r, "tags[%u]", i);
+            spec_at(r, "tags[%u]", i);
             return e;
         }
     }
@@ -332,7 +346,7 @@ static enum err field_params(struct reader *r, const cJSON *v)
     for (size_t i = 0; i < ARRAY_COUNT(ours); i++) {
         if (!json_get(v, ours[i]))
             continue;
-        look_at(r, "params.%s", ours[i]);
+        spec_at(r, "params.%s", ours[i]);
         return BAD(r, "is a field of the job, not a parameter");
     }
     r->params = v;
@@ -398,118 +412,7 @@ static enum err read_field(struct reader *r, const cJSON *v)
     for (size_t i = 0; i < ARRAY_COUNT(fields); i++)
         if (strcmp(v->string, fields[i].name) == 0)
             return fields[i].read(r, v);
-    return refuse(r, ERR_UNKNOWN_FIELD, "there is no such field");
-}
-
-/* --- messages --- */
-
-uint64_t spec_tokens(struct span text)
-{
-    uint64_t bytes = 0, characters = 0;
-    for (size_t i = 0; i < text.len;) {
-        uint8_t c = text.data[i];
-        size_t len = c < 0xc0 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
-        /* by first bytes: U+2E80 to U+DFFF save a few, and the planes of rarer Han */
-        bool dense = (c == 0xe2 && i + 1 < text.len && text.data[i + 1] >= 0xba) || (c >= 0xe3 && c <= 0xed) ||
-                     (c == 0xef && i + 1 < text.len && text.data[i + 1] >= 0xa4 && text.data[i + 1] <= 0xab) ||
-                     (c == 0xf0 && i + 1 < text.len && text.data[i + 1] >= 0xa0);
-        if (dense)
-            characters++;
-        else
-            bytes += len;
-        i += len;
-    }
-    return characters + (bytes + 3) / 4;
-}
-
-static bool is_role(const char *role)
-{
-    static const char *const roles[] = {"user", "assistant", "system", "tool", "developer", "function"};
-    for (size_t i = 0; i < ARRAY_COUNT(roles); i++)
-        if (strcmp(role, roles[i]) == 0)
-            return true;
-    return false;
-}
-
-static enum err read_part(struct reader *r, const cJSON *part, unsigned i, unsigned j)
-{
-    const char *type = cJSON_IsObject(part) ? json_text(part, "type") : NULL;
-    if (!type) {
-        look_at(r, "%s[%u].content[%u].type", r->input_name, i, j);
-        return BAD(r, "a part of a message must be an object with a type");
-    }
-    const cJSON *text = json_get(part, "text");
-    if (strcmp(type, "text") == 0 && !cJSON_IsString(text)) {
-        look_at(r, "%s[%u].content[%u].text", r->input_name, i, j);
-        return BAD(r, "must be a string");
-    }
-    if (cJSON_IsString(text))
-        r->input_tokens += spec_tokens(span_str(text->valuestring));
-    else if (strstr(type, "image"))
-        r->input_tokens += SPEC_IMAGE_TOKENS;
-    return ERR_OK;
-}
-
-static enum err read_content(struct reader *r, const cJSON *message, const cJSON *content, unsigned i)
-{
-    if (cJSON_IsString(content)) {
-        r->input_tokens += spec_tokens(span_str(content->valuestring));
-        return ERR_OK;
-    }
-    if ((!content || cJSON_IsNull(content)) && json_get(message, "tool_calls"))
-        return ERR_OK;
-    if (!cJSON_IsArray(content) || !content->child) {
-        look_at(r, "%s[%u].content", r->input_name, i);
-        return BAD(r, "must be a string or an array of parts");
-    }
-    unsigned j = 0;
-    for (const cJSON *part = content->child; part; part = part->next, j++) {
-        enum err e = read_part(r, part, i, j);
-        if (e)
-            return e;
-    }
-    return ERR_OK;
-}
-
-static enum err read_message(struct reader *r, const cJSON *message, unsigned i)
-{
-    static const char *const known[] = {"role", "content", "name", "tool_calls", "tool_call_id"};
-    if (!cJSON_IsObject(message)) {
-        look_at(r, "%s[%u]", r->input_name, i);
-        return BAD(r, "must be an object");
-    }
-    for (const cJSON *v = message->child; v; v = v->next) {
-        size_t k = 0;
-        while (k < ARRAY_COUNT(known) && strcmp(v->string, known[k]) != 0)
-            k++;
-        if (k < ARRAY_COUNT(known))
-            continue;
-        look_at(r, "%s[%u].%.100s", r->input_name, i, v->string);
-        return refuse(r, ERR_UNKNOWN_FIELD, "there is no such field");
-    }
-    const char *role = json_text(message, "role");
-    if (!role || !is_role(role)) {
-        look_at(r, "%s[%u].role", r->input_name, i);
-        return BAD(r, "must be user, assistant, system, developer, tool or function");
-    }
-    r->input_tokens += 4; /* what frames a message */
-    return read_content(r, message, json_get(message, "content"), i);
-}
-
-static enum err read_messages(struct reader *r)
-{
-    unsigned i = 0;
-    if (cJSON_IsString(r->input)) {
-        r->input_tokens += spec_tokens(span_str(r->input->valuestring));
-        return ERR_OK;
-    }
-    for (const cJSON *message = r->input->child; message; message = message->next, i++) {
-        enum err e = read_message(r, message, i);
-        if (e)
-            return e;
-    }
-    r->field = r->input_name;
-    return i > SPEC_MESSAGES_MAX ? BAD(r, "must have at most %d messages", SPEC_MESSAGES_MAX) : ERR_OK;
+    return spec_refuse(r, ERR_UNKNOWN_FIELD, "there is no such field");
 }
 
 /* --- the whole --- */
@@ -552,7 +455,7 @@ static enum err check_together(struct reader *r)
         r->field = "deadline";
         return BAD(r, "must be later than run_at");
     }
-    enum err e = read_messages(r);
+    enum err e = spec_read_messages(r);
     if (e)
         return e;
     if (r->system)
@@ -562,168 +465,8 @@ static enum err check_together(struct reader *r)
     return read_header_key(r);
 }
 
-static void put_member(struct json_out *out, const char *name, const char *text)
-{
-    if (!text)
-        return;
-    json_lit(out, ",\"");
-    json_lit(out, name);
-    json_lit(out, "\":");
-    json_str(out, span_str(text));
-}
-
-static void put_message(struct json_out *out, const char *role, const cJSON *text)
-{
-    json_lit(out, "{\"role\":\"");
-    json_lit(out, role);
-    json_lit(out, "\",\"content\":");
-    json_str(out, span_str(text->valuestring));
-    json_lit(out, "}");
-}
-
-static void open_object(const struct reader *r, struct json_out *out)
-{
-    json_lit(out, "{\"type\":\"");
-    json_lit(out, r->type);
-    json_lit(out, "\"");
-}
-
-/* *ret_metadata: how much of it is metadata */
-static void write_display(const struct reader *r, struct json_out *out, size_t *ret_metadata)
-{
-    size_t before = 0;
-    open_object(r, out);
-    put_member(out, "model", r->model);
-    put_member(out, "scenario", r->scenario);
-    put_member(out, "user_id", r->user_id);
-    if (r->tags) {
-        json_lit(out, ",\"tags\":");
-        json_tree(out, r->tags);
-    }
-    if (r->metadata) {
-        before = out->len;
-        json_lit(out, ",\"metadata\":");
-        json_tree(out, r->metadata);
-    }
-    *ret_metadata = before ? out->len - before : 0;
-    json_lit(out, "}");
-}
-
-static void write_request(const struct reader *r, struct json_out *out)
-{
-    open_object(r, out);
-    put_member(out, "model", r->model);
-    json_lit(out, ",\"messages\":[");
-    if (r->system) {
-        put_message(out, "system", r->system);
-        json_lit(out, ",");
-    }
-    if (cJSON_IsString(r->input))
-        put_message(out, "user", r->input);
-    for (const cJSON *m = cJSON_IsArray(r->input) ? r->input->child : NULL; m; m = m->next) {
-        json_tree(out, m);
-        json_lit(out, m->next ? "," : "");
-    }
-    json_lit(out, "],\"params\":");
-    if (r->params)
-        json_tree(out, r->params);
-    else
-        json_lit(out, "{}");
-    json_lit(out, r->spec.stream ? ",\"stream\":true" : ",\"stream\":false");
-    put_member(out, "user_id", r->user_id);
-    json_lit(out, "}");
-}
-
-static void hash_key(struct submission *s, struct span key)
-{
-    uint8_t text[PROTO_TENANT_BYTES + PROTO_QUEUE_BYTES + SPEC_KEY_BYTES + 2];
-    const struct span parts[] = {s->spec.tenant, s->spec.queue, key};
-    size_t len = 0;
-    for (size_t i = 0; i < ARRAY_COUNT(parts); i++) {
-        if (i)
-            text[len++] = 0;
-        memcpy(text + len, parts[i].data, parts[i].len);
-        len += parts[i].len;
-    }
-    SHA256(text, len, s->idem);
-}
-
-/* The choices that are not in the body, in a line behind it. */
-static void write_choices(const struct rec_spec *p, struct json_out *out)
-{
-    json_printf(out, "\n%u %u %lld %lld %llu %llu %llu %u %llu %llu %d %llu %u %d", p->class, p->priority, (long long)p->run_at,
-                (long long)p->deadline, (unsigned long long)p->delay_ms, (unsigned long long)p->max_wait_ms,
-                (unsigned long long)p->timeout_ms, p->max_attempts, (unsigned long long)p->backoff_base_ms,
-                (unsigned long long)p->backoff_cap_ms, p->backoff_exact, (unsigned long long)p->result_ttl_ms, p->ack,
-                p->cancel_on_leave);
-}
-
-static struct span keep_text(char **at, struct span text)
-{
-    char *copy = *at;
-    memcpy(copy, text.data, text.len);
-    *at += text.len;
-    return span_of(copy, text.len);
-}
-
-/* A submission with the spec's texts, and no body yet. NULL: no memory. */
-static struct submission *keep_spec(const struct reader *r)
-{
-    const struct spec_caller *c = r->caller;
-    struct span queue = span_str(r->queue), route = span_str(r->scenario ? r->scenario : r->model ? r->model : "default");
-    size_t bytes = c->tenant.len + queue.len + route.len + c->request_id.len + c->trace.len;
-    struct submission *s = calloc(1, sizeof *s + bytes);
-    if (!s)
-        return NULL;
-    char *at = s->texts;
-    s->spec = r->spec;
-    s->spec.tenant = keep_text(&at, c->tenant);
-    s->spec.queue = keep_text(&at, queue);
-    s->spec.route = keep_text(&at, route);
-    s->spec.request_id = keep_text(&at, c->request_id);
-    s->spec.trace = c->trace.len ? keep_text(&at, c->trace) : (struct span){0};
-    return s;
-}
-
-static enum err write_body(struct reader *r, struct submission *s, struct json_out *out)
-{
-    size_t metadata;
-    write_display(r, out, &metadata);
-    if (metadata > SPEC_METADATA_BYTES + strlen(",\"metadata\":")) {
-        r->field = "metadata";
-        return BAD(r, "must not be longer than %d bytes", SPEC_METADATA_BYTES);
-    }
-    s->spec.display_bytes = (uint32_t)out->len;
-    write_request(r, out);
-    if (!out->failed && out->len > PROTO_BODY_BYTES)
-        return ERR_TOO_LARGE;
-    s->body = out->failed ? NULL : blob_copy(span_of(out->data, out->len));
-    return s->body ? ERR_OK : ERR_NOMEM;
-}
-
-static enum err write_submission(struct reader *r, struct submission **ret_submission)
-{
-    AUTO(submission_free) struct submission *s = keep_spec(r);
-    AUTO(json_out_done) struct json_out out = {.max = 2 * PROTO_BODY_BYTES};
-    if (!s)
-        return ERR_NOMEM;
-    enum err e = write_body(r, s, &out);
-    if (e)
-        return e;
-    struct span key = r->key ? span_str(r->key) : r->caller->idempotency_key;
-    if (key.len) {
-        write_choices(&s->spec, &out);
-        if (out.failed)
-            return ERR_NOMEM;
-        s->keyed = true;
-        hash_key(s, key);
-        SHA256((const uint8_t *)out.data, out.len, s->body_hash);
-    }
-    *ret_submission = TAKE(s);
-    return ERR_OK;
-}
-
-enum err spec_read(struct span body, const struct spec_caller *caller, struct submission **ret_submission, struct spec_fault *fault)
+enum err spec_read(struct span body, const struct spec_caller *caller, struct submission **ret_submission,
+                   struct spec_fault *fault)
 {
     struct reader r = {.caller = caller, .fault = fault, .type = "chat", .queue = "default"};
     AUTO(json_free) cJSON *root = NULL;
@@ -731,7 +474,7 @@ enum err spec_read(struct span body, const struct spec_caller *caller, struct su
     fault->param[0] = fault->message[0] = '\0';
     enum err e = json_parse(body, &root, &json);
     if (e == ERR_BAD_JSON)
-        return refuse(&r, e, "at byte %zu: %s", json.at, json.what);
+        return spec_refuse(&r, e, "at byte %zu: %s", json.at, json.what);
     if (e)
         return e;
     if (!cJSON_IsObject(root))
@@ -740,16 +483,7 @@ enum err spec_read(struct span body, const struct spec_caller *caller, struct su
         e = read_field(&r, v);
     if (!e)
         e = check_together(&r);
-    return e ? e : write_submission(&r, ret_submission);
-}
-
-void submission_free(struct submission **submission)
-{
-    struct submission *s = TAKE(*submission);
-    if (!s)
-        return;
-    blob_free(&s->body);
-    free(s);
+    return e ? e : spec_write(&r, ret_submission);
 }
 
 bool spec_duration(struct span text, msec *ret_ms)

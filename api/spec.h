@@ -1,20 +1,20 @@
-/* A submit's JSON to what the broker and the worker need; pure. The set of fields is closed: one that does not exist, and one that
- * this version does not serve, is refused by name, never overlooked. Defaults of times and attempts are the broker's (0 in the
- * frame), so that one reload changes them for all. */
+/* A submit's JSON to what the broker and the worker need; pure. The set of fields is closed: one that does not exist, and one
+ * that this version does not serve, is refused by name, never overlooked. Defaults of times and attempts are the broker's (0 in
+ * the frame), so that one reload changes them for all. */
 #pragma once
 
 #include "common/blob.h"
 #include "common/json.h"
 #include "proto/messages.h"
 
-#define SPEC_TAGS_MAX 16
-#define SPEC_TAG_BYTES 64
+#define SPEC_TAGS_MAX       16
+#define SPEC_TAG_BYTES      64
 #define SPEC_METADATA_BYTES 16384
-#define SPEC_KEY_BYTES 255         /* of an idempotency key */
-#define SPEC_MESSAGES_MAX 10000
-#define SPEC_OUTPUT_TOKENS 512     /* estimate of an answer whose length the caller does not bound */
-#define SPEC_IMAGE_TOKENS 800      /* estimate of an image */
-#define SPEC_FAR_MS 31622400000    /* 366 days: how far ahead an instant may lie */
+#define SPEC_KEY_BYTES      255 /* of an idempotency key */
+#define SPEC_MESSAGES_MAX   10000
+#define SPEC_OUTPUT_TOKENS  512         /* estimate of an answer whose length the caller does not bound */
+#define SPEC_IMAGE_TOKENS   800         /* estimate of an image */
+#define SPEC_FAR_MS         31622400000 /* 366 days: how far ahead an instant may lie */
 
 /* Who asks, and what their request's head says. All lent. */
 struct spec_caller {
@@ -25,14 +25,15 @@ struct spec_caller {
     msec wall_ms;                /* now */
 };
 
-/* Everything of a SUBMIT but its id. The body is display JSON (one object: type, model or scenario, user_id, tags, metadata) and
- * then the request JSON: {"type","model","messages":[…],"params":{…},"stream":bool,"user_id"}, with a prompt as one user message
- * and `system` as the first message. */
+/* Everything of a SUBMIT but its id. The body is display JSON (one object: type, model or scenario, user_id, tags, metadata)
+ * and then the request JSON: {"type","model","messages":[…],"params":{…},"stream":bool,"user_id"}, with a prompt as one user
+ * message and `system` as the first message. */
 struct submission {
     struct rec_spec spec; /* its texts lie behind the struct */
     bool keyed;           /* idem and body_hash are set */
     uint8_t idem[32];     /* SHA-256 of tenant, 0, queue, 0, key */
-    uint8_t body_hash[32]; /* SHA-256 of the canonical request: the body above, then every number and choice of `spec` as text */
+    uint8_t
+        body_hash[32]; /* SHA-256 of the canonical request: the body above, then every number and choice of `spec` as text */
     struct blob *body;
     char texts[];
 };
@@ -40,7 +41,7 @@ struct submission {
 void submission_free(struct submission **submission);
 
 struct spec_fault {
-    char param[160];   /* "messages[2].role"; "" for the whole body */
+    char param[160]; /* "messages[2].role"; "" for the whole body */
     char message[256];
 };
 

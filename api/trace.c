@@ -1,6 +1,9 @@
 #include "api/trace.h"
 
-static bool is_lower_hex(uint8_t c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
+static bool is_lower_hex(uint8_t c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+}
 
 static void put_hex(uint64_t n, char out[16])
 {

@@ -1,5 +1,5 @@
-/* GET /livez, /readyz, /health. Alive is the process that answers. Ready is judged by progress: a session in which the broker was
- * heard of within three heartbeats, a store that takes commits, a Redis that answers, a worker to give jobs to. */
+/* GET /livez, /readyz, /health. Alive is the process that answers. Ready is judged by progress: a session in which the broker
+ * was heard of within three heartbeats, a store that takes commits, a Redis that answers, a worker to give jobs to. */
 #include "api/handlers/handlers.h"
 
 #define REDIS_PATIENCE_MS 2000
@@ -44,7 +44,10 @@ static void report(struct api *api, struct exchange *x, bool always_200)
     struct json_out body = {0};
     bool well = run_checks(api, checks) && !api->stopping;
     json_printf(&body, "{\"status\":\"%s\",\"service\":\"quern\",\"version\":\"%s\",\"checks\":{",
-                well ? "healthy" : api->stopping ? "draining" : "degraded", QUERN_VERSION);
+                well            ? "healthy"
+                : api->stopping ? "draining"
+                                : "degraded",
+                QUERN_VERSION);
     for (int i = 0; i < CHECKS; i++)
         json_printf(&body, "%s\"%s\":\"%s\"", i ? "," : "", checks[i].name, checks[i].fault ? checks[i].fault : "ok");
     json_printf(&body, "},\"workers\":%u}", ask_broker(api->ask)->workers);
@@ -56,5 +59,12 @@ void handle_livez(struct api *api, struct exchange *x, const struct visit *v)
     exchange_reply(x, &(struct reply){.status = 200, .body = span_str("{\"status\":\"alive\"}")});
 }
 
-void handle_readyz(struct api *api, struct exchange *x, const struct visit *v) { report(api, x, false); }
-void handle_health(struct api *api, struct exchange *x, const struct visit *v) { report(api, x, true); }
+void handle_readyz(struct api *api, struct exchange *x, const struct visit *v)
+{
+    report(api, x, false);
+}
+
+void handle_health(struct api *api, struct exchange *x, const struct visit *v)
+{
+    report(api, x, true);
+}

@@ -26,7 +26,8 @@ static bool read_one(struct exchange *x, struct query_param *params, size_t coun
     text[MIN(len, sizeof text - 1)] = '\0';
     struct query_param *param = len && utf8_valid(span_of(text, len)) ? find(params, count, span_of(text, len)) : NULL;
     if (!param) {
-        refuse(x, ERR_UNKNOWN_FIELD, len && utf8_valid(span_of(text, len)) ? (char *)text : NULL, "there is no such query parameter");
+        refuse(x, ERR_UNKNOWN_FIELD, len && utf8_valid(span_of(text, len)) ? (char *)text : NULL,
+               "there is no such query parameter");
         return false;
     }
     if (param->given || value.len >= sizeof text || http_unescape(value, true, text, &len)) {

@@ -11,7 +11,10 @@ static uint64_t number(const struct msg_stats_answer *s, const char *name)
     return 0;
 }
 
-static double share(uint64_t part, uint64_t whole) { return whole ? (double)part / (double)whole : 0; }
+static double share(uint64_t part, uint64_t whole)
+{
+    return whole ? (double)part / (double)whole : 0;
+}
 
 static void write_stats(struct json_out *out, const struct msg_stats_answer *s)
 {
@@ -24,7 +27,8 @@ static void write_stats(struct json_out *out, const struct msg_stats_answer *s)
     json_printf(out, ",\"total\":%llu,\"success_rate\":%.4f,\"failure_rate\":%.4f,\"mean_ms\":%.1f",
                 (unsigned long long)(waiting + active), share(completed, decided), share(failed + expired, decided),
                 share(number(s, "done_ms_total"), completed));
-    json_printf(out, ",\"p50_ms\":%llu,\"p99_ms\":%llu,\"per_minute\":%llu,\"queue_size\":%llu,\"workers\":%llu,\"uptime_s\":%llu}",
+    json_printf(out,
+                ",\"p50_ms\":%llu,\"p99_ms\":%llu,\"per_minute\":%llu,\"queue_size\":%llu,\"workers\":%llu,\"uptime_s\":%llu}",
                 (unsigned long long)number(s, "p50_ms"), (unsigned long long)number(s, "p99_ms"),
                 (unsigned long long)number(s, "per_minute"), (unsigned long long)waiting,
                 (unsigned long long)number(s, "workers"), (unsigned long long)number(s, "uptime_ms") / 1000);

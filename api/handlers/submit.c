@@ -3,8 +3,8 @@
 #include "api/handlers/handlers.h"
 #include "common/clock.h"
 
-/* application/json, whatever its parameters; or no type at all, unless a web page sent it: a page of another site may post forms
- * and untyped bodies to us without asking, but its browser says so in Origin. */
+/* application/json, whatever its parameters; or no type at all, unless a web page sent it: a page of another site may post
+ * forms and untyped bodies to us without asking, but its browser says so in Origin. */
 static bool is_json(const struct http_head *head)
 {
     struct span type, origin;
@@ -37,7 +37,9 @@ void handle_submit(struct api *api, struct exchange *x, const struct visit *v)
     if (!query_read(x, v->request->query, params, ARRAY_COUNT(params)) || !query_wait(api, x, &params[0], &wait_ms))
         return;
 
-    struct spec_caller caller = {.tenant = v->caller.tenant, .request_id = span_str(x->request_id), .trace = span_str(x->trace),
+    struct spec_caller caller = {.tenant = v->caller.tenant,
+                                 .request_id = span_str(x->request_id),
+                                 .trace = span_str(x->trace),
                                  .wall_ms = clock_wall()};
     struct spec_fault fault = {.param = "Idempotency-Key", .message = "is given twice"};
     struct submission *submission = NULL;

@@ -22,7 +22,8 @@ static struct outcome run(struct span data, uint64_t max, size_t first, size_t s
     http_chunked_start(&chunked, max);
     for (size_t have = MIN(first, data.len);; have = MIN(have + step, data.len)) {
         size_t used = 0, wrote = 0;
-        o.error = http_chunked_read(&chunked, span_of(o.body + o.used, have - o.used), o.body + o.wrote, &used, &wrote, &o.done);
+        o.error =
+            http_chunked_read(&chunked, span_of(o.body + o.used, have - o.used), o.body + o.wrote, &used, &wrote, &o.done);
         if (o.error)
             return o;
         o.used += used;

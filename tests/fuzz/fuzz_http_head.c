@@ -5,7 +5,7 @@
 #include "api/http.c"
 
 #define FIELDS 16
-#define BYTES 2048
+#define BYTES  2048
 
 struct outcome {
     enum err error;

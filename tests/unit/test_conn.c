@@ -19,9 +19,9 @@
 #include "api/server.h"
 #include "common/clock.h"
 
-#define WAIT_MS 5000
+#define WAIT_MS  5000
 #define HELD_MAX 64
-#define BIG (256u << 10)
+#define BIG      (256u << 10)
 
 struct client {
     struct world *world;
@@ -139,7 +139,10 @@ static void run_until(struct world *w, const char *doing, bool (*until)(struct w
     timer_set(w->watchdog, MSEC_NEVER);
 }
 
-static bool at_once(struct world *w) { return true; }
+static bool at_once(struct world *w)
+{
+    return true;
+}
 
 static void setup_server(struct world *w)
 {
@@ -208,7 +211,10 @@ static struct client *dial_small(struct world *w, int receive_buffer)
     return c;
 }
 
-static struct client *dial(struct world *w) { return dial_small(w, 0); }
+static struct client *dial(struct world *w)
+{
+    return dial_small(w, 0);
+}
 
 static void hang_up(struct client *c)
 {
@@ -225,7 +231,10 @@ static void say_bytes(struct client *c, const char *bytes, size_t len)
     assert_int_equal(send(c->fd, bytes, len, MSG_NOSIGNAL), len);
 }
 
-static void say(struct client *c, const char *text) { say_bytes(c, text, strlen(text)); }
+static void say(struct client *c, const char *text)
+{
+    say_bytes(c, text, strlen(text));
+}
 
 static unsigned occurrences(const char *text, const char *part)
 {
@@ -235,14 +244,45 @@ static unsigned occurrences(const char *text, const char *part)
     return n;
 }
 
-static bool client_has(struct world *w) { return occurrences(w->client->got, w->wanted) >= w->count; }
-static bool client_long(struct world *w) { return w->client->len >= (size_t)w->count * BIG; }
-static bool client_ended(struct world *w) { return w->client->ended || w->client->reset; }
-static bool many_held(struct world *w) { return w->held_count >= w->count; }
-static bool nobody(struct world *w) { return w->server->conns_count == 0; }
-static bool many_connected(struct world *w) { return w->server->conns_count >= w->count; }
-static bool many_left(struct world *w) { return w->left_open >= w->count; }
-static bool many_gone(struct world *w) { return w->left_gone >= w->count; }
+static bool client_has(struct world *w)
+{
+    return occurrences(w->client->got, w->wanted) >= w->count;
+}
+
+static bool client_long(struct world *w)
+{
+    return w->client->len >= (size_t)w->count * BIG;
+}
+
+static bool client_ended(struct world *w)
+{
+    return w->client->ended || w->client->reset;
+}
+
+static bool many_held(struct world *w)
+{
+    return w->held_count >= w->count;
+}
+
+static bool nobody(struct world *w)
+{
+    return w->server->conns_count == 0;
+}
+
+static bool many_connected(struct world *w)
+{
+    return w->server->conns_count >= w->count;
+}
+
+static bool many_left(struct world *w)
+{
+    return w->left_open >= w->count;
+}
+
+static bool many_gone(struct world *w)
+{
+    return w->left_gone >= w->count;
+}
 
 static void expect(struct client *c, const char *wanted, unsigned count)
 {
@@ -277,7 +317,7 @@ static void settle(struct world *w)
 }
 
 #define REQUEST(method, path, more, body) method " " path " HTTP/1.1\r\nHost: a\r\n" more "\r\n" body
-#define HELD(body) REQUEST("POST", "/held", "Content-Length: 1\r\n", body)
+#define HELD(body)                        REQUEST("POST", "/held", "Content-Length: 1\r\n", body)
 
 /* --- tests --- */
 
@@ -400,7 +440,8 @@ static void test_refusals(void **state)
         {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n186a1\r\n", "HTTP/1.1 413 ", "too_large"},
         {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\n", "HTTP/1.1 400 ", "bad_request"},
         {"POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", "HTTP/1.1 417 ", "expectation_failed"},
-        {"GET / HTTP/1.1\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\n",
+        {"GET / "
+         "HTTP/1.1\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\nA:\r\n",
          "HTTP/1.1 431 ", "header_too_large"},
     };
     struct world *w = *state;
@@ -543,7 +584,8 @@ struct dripper {
 static void drip(void *arg)
 {
     struct dripper *d = arg;
-    static const char bytes[] = "GET /now HTTP/1.1\r\nHost: a\r\nX: 0123456789012345678901234567890123456789012345678901234567890123456789";
+    static const char bytes[] =
+        "GET /now HTTP/1.1\r\nHost: a\r\nX: 0123456789012345678901234567890123456789012345678901234567890123456789";
     if (d->client->ended || d->at == sizeof bytes - 1)
         return;
     (void)!send(d->client->fd, bytes + d->at++, 1, MSG_NOSIGNAL);

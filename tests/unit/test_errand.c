@@ -1,5 +1,5 @@
-/* The api between a broker and a Redis that this test plays: over a real link and real sockets, in one loop. What is asked is looked
- * at frame by frame, what is answered decides what the caller reads. */
+/* The api between a broker and a Redis that this test plays: over a real link and real sockets, in one loop. What is asked is
+ * looked at frame by frame, what is answered decides what the caller reads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,7 +23,7 @@
 #include "api/routes.h"
 #include "common/clock.h"
 
-#define WAIT_MS 8000
+#define WAIT_MS  8000
 #define SEEN_MAX 256
 
 /* A frame of the api, as far as tests look at it. */
@@ -79,17 +79,24 @@ static void tell_with(struct world *w, enum message message, const void *fields,
     frame_buffer_done(&header);
 }
 
-static void tell(struct world *w, enum message message, const void *fields) { tell_with(w, message, fields, (struct span){0}); }
+static void tell(struct world *w, enum message message, const void *fields)
+{
+    tell_with(w, message, fields, (struct span){0});
+}
 
 static void welcome(struct world *w)
 {
-    struct msg_welcome m = {.shard = 7, .now = clock_wall(), .heartbeat_ms = 5000, .lease_ms = 15000, .ack = ACK_STORED, .workers = 3};
+    struct msg_welcome m = {
+        .shard = 7, .now = clock_wall(), .heartbeat_ms = 5000, .lease_ms = 15000, .ack = ACK_STORED, .workers = 3};
     memcpy(m.tag_key, tag_key.bytes, sizeof m.tag_key);
     w->hellos++;
     tell(w, MESSAGE_WELCOME, &m);
 }
 
-static void copy_text(char *out, size_t size, struct span text) { snprintf(out, size, "%.*s", SPAN_ARG(text)); }
+static void copy_text(char *out, size_t size, struct span text)
+{
+    snprintf(out, size, "%.*s", SPAN_ARG(text));
+}
 
 static void on_message(void *arg, const struct wire_route *route, const char *key, struct span header, struct span body)
 {
@@ -140,13 +147,17 @@ static void on_message(void *arg, const struct wire_route *route, const char *ke
     w->seen[w->seen_count++] = s;
 }
 
-static void on_bad(void *arg, const struct wire_route *route, const char *why) { fail_msg("bad message: %s", why); }
+static void on_bad(void *arg, const struct wire_route *route, const char *why)
+{
+    fail_msg("bad message: %s", why);
+}
 
 static void open_broker(struct world *w)
 {
     struct wire_options o = {.kind = WIRE_ROUTER, .endpoint = w->broker_path, .bind = true};
     w->epoch += 1000;
-    assert_int_equal(wire_new(w->loop, &o, (struct wire_hooks){.message = on_message, .bad = on_bad, .arg = w}, &w->wire), ERR_OK);
+    assert_int_equal(wire_new(w->loop, &o, (struct wire_hooks){.message = on_message, .bad = on_bad, .arg = w}, &w->wire),
+                     ERR_OK);
 }
 
 /* --- Redis --- */
@@ -211,7 +222,8 @@ static void open_redis(struct world *w)
 {
     struct sockaddr_un at = {.sun_family = AF_UNIX};
     strcpy(at.sun_path, w->redis_path);
-    w->redis = evconnlistener_new_bind(loop_base(w->loop), on_redis_accept, w, LEV_OPT_CLOSE_ON_FREE, 8, (struct sockaddr *)&at, sizeof at);
+    w->redis = evconnlistener_new_bind(loop_base(w->loop), on_redis_accept, w, LEV_OPT_CLOSE_ON_FREE, 8, (struct sockaddr *)&at,
+                                       sizeof at);
     assert_non_null(w->redis);
 }
 
@@ -273,8 +285,8 @@ static void hang_up(struct client **c)
 static void request(struct client *c, const char *method, const char *path, const char *fields, const char *body)
 {
     char text[4096];
-    int len = snprintf(text, sizeof text, "%s %s HTTP/1.1\r\nHost: a\r\n%s%sContent-Length: %zu\r\n\r\n%s", method, path, fields,
-                       body[0] ? "Content-Type: application/json\r\n" : "", strlen(body), body);
+    int len = snprintf(text, sizeof text, "%s %s HTTP/1.1\r\nHost: a\r\n%s%sContent-Length: %zu\r\n\r\n%s", method, path,
+                       fields, body[0] ? "Content-Type: application/json\r\n" : "", strlen(body), body);
     c->len = 0;
     c->got[0] = '\0';
     assert_int_equal(send(c->fd, text, (size_t)len, MSG_NOSIGNAL), len);
@@ -314,11 +326,31 @@ static void run_until(struct world *w, const char *doing, bool (*until)(struct w
     timer_set(w->watchdog, MSEC_NEVER);
 }
 
-static bool has_frame(struct world *w) { return w->seen_count > w->seen_used; }
-static bool has_session(struct world *w) { return w->hellos >= w->count && ask_broker(w->api.ask)->up; }
-static bool redis_up(struct world *w) { return redis_is_up(w->api.redis); }
-static bool redis_down(struct world *w) { return !redis_is_up(w->api.redis); }
-static bool broker_down(struct world *w) { return !ask_broker(w->api.ask)->up; }
+static bool has_frame(struct world *w)
+{
+    return w->seen_count > w->seen_used;
+}
+
+static bool has_session(struct world *w)
+{
+    return w->hellos >= w->count && ask_broker(w->api.ask)->up;
+}
+
+static bool redis_up(struct world *w)
+{
+    return redis_is_up(w->api.redis);
+}
+
+static bool redis_down(struct world *w)
+{
+    return !redis_is_up(w->api.redis);
+}
+
+static bool broker_down(struct world *w)
+{
+    return !ask_broker(w->api.ask)->up;
+}
+
 static bool many_wait(struct world *w)
 {
     unsigned n = 0;
@@ -327,7 +359,11 @@ static bool many_wait(struct world *w)
         n++;
     return n >= w->count;
 }
-static bool nobody(struct world *w) { return w->api.server->conns_count == 0; }
+
+static bool nobody(struct world *w)
+{
+    return w->api.server->conns_count == 0;
+}
 
 static bool has_reply(struct world *w)
 {
@@ -374,17 +410,20 @@ static void serve(void *arg, struct exchange *x, const struct request *r)
     struct world *w = arg;
     routes_serve(&w->api, x, r);
 }
+
 static void drained(void *arg) {}
 static void on_event(void *arg, const struct rec_event *event, struct span body)
 {
     struct world *w = arg;
     errand_event(&w->api, event, body);
 }
+
 static void on_session(void *arg)
 {
     struct world *w = arg;
     errand_session(&w->api);
 }
+
 static void on_redis_up(void *arg) {}
 static void on_redis_down(void *arg, const char *reason) {}
 
@@ -415,7 +454,9 @@ static int setup(void **state)
     w->api.loop = w->loop;
     assert_int_equal(server_listen("127.0.0.1", 0, &fd, &w->port), ERR_OK);
     struct link_options link = {.endpoint = w->broker_path, .role = ROLE_API, .name = "test"};
-    assert_int_equal(ask_new(w->loop, &w->conf, &link, (struct ask_hooks){.event = on_event, .up = on_session, .arg = w}, &w->api.ask), ERR_OK);
+    assert_int_equal(
+        ask_new(w->loop, &w->conf, &link, (struct ask_hooks){.event = on_event, .up = on_session, .arg = w}, &w->api.ask),
+        ERR_OK);
     struct redis_options redis = {.socket = w->redis_path, .reply_timeout_ms = 2000};
     w->api.redis = redis_new(w->loop, &redis, (struct redis_hooks){on_redis_up, on_redis_down, w});
     assert_non_null(w->api.redis);
@@ -461,26 +502,42 @@ static void ack(struct world *w, const struct seen *s)
 
 static void answer_live(struct world *w, const struct seen *s, enum state state)
 {
-    struct msg_answer m = {.ref = s->ref, .id = s->id,
-                           .view = {.state = state, .reason = state == STATE_PENDING ? REASON_READY : 0, .progress = 10, .priority = 5,
-                                    .queue = span_str("default"), .created_at = 1767322800123, .attempt = 1, .max_attempts = 3}};
+    struct msg_answer m = {.ref = s->ref,
+                           .id = s->id,
+                           .view = {.state = state,
+                                    .reason = state == STATE_PENDING ? REASON_READY : 0,
+                                    .progress = 10,
+                                    .priority = 5,
+                                    .queue = span_str("default"),
+                                    .created_at = 1767322800123,
+                                    .attempt = 1,
+                                    .max_attempts = 3}};
     tell_with(w, MESSAGE_ANSWER, &m, span_str("{\"type\":\"chat\",\"tags\":[\"t\"]}"));
 }
 
 static void answer_error(struct world *w, const struct seen *s, enum err error, enum state state)
 {
-    tell(w, MESSAGE_ANSWER, &(struct msg_answer){.ref = s->ref, .id = s->id, .error = (uint16_t)error, .view = {.state = state}});
+    tell(w, MESSAGE_ANSWER,
+         &(struct msg_answer){.ref = s->ref, .id = s->id, .error = (uint16_t)error, .view = {.state = state}});
 }
 
 static struct blob *record_of(const char *tenant, const char *result)
 {
     const char display[] = "{\"type\":\"chat\",\"metadata\":{\"a\":1}}";
-    struct rec_attempt attempt = {.run = 1, .started_at = 1767322801000, .ended_at = 1767322802000, .deployment = span_str("d")};
+    struct rec_attempt attempt = {
+        .run = 1, .started_at = 1767322801000, .ended_at = 1767322802000, .deployment = span_str("d")};
     struct rec_ended r = {.spec = {.tenant = span_str(tenant), .queue = span_str("q"), .priority = 8, .max_attempts = 3},
-                          .state = STATE_COMPLETED, .created_at = 1767322800123, .started_at = 1767322801000,
-                          .completed_at = 1767322802000, .run = 1, .attempt = 1, .deployment = span_str("d"),
+                          .state = STATE_COMPLETED,
+                          .created_at = 1767322800123,
+                          .started_at = 1767322801000,
+                          .completed_at = 1767322802000,
+                          .run = 1,
+                          .attempt = 1,
+                          .deployment = span_str("d"),
                           .usage = {.input_tokens = 3, .output_tokens = 4, .source = USAGE_PROVIDER},
-                          .display_bytes = sizeof display - 1, .result_bytes = (uint32_t)strlen(result), .attempts = &attempt,
+                          .display_bytes = sizeof display - 1,
+                          .result_bytes = (uint32_t)strlen(result),
+                          .attempts = &attempt,
                           .attempts_count = 1};
     const struct span parts[] = {span_str(display), span_str(result)};
     struct blob *blob;
@@ -491,7 +548,8 @@ static struct blob *record_of(const char *tenant, const char *result)
 static void tell_ended(struct world *w, const struct id *id)
 {
     struct blob *record = record_of("default", "{\"content\":\"done\"}");
-    struct rec_event item = {.id = *id, .event = EVENT_ENDED, .run = 1, .state = STATE_COMPLETED, .bytes = (uint32_t)record->len};
+    struct rec_event item = {
+        .id = *id, .event = EVENT_ENDED, .run = 1, .state = STATE_COMPLETED, .bytes = (uint32_t)record->len};
     tell_with(w, MESSAGE_EVENTS, &(struct msg_events){.items = &item, .items_count = 1}, blob_span(record));
     blob_free(&record);
 }
@@ -601,7 +659,9 @@ static void test_unanswered_submit_is_withdrawn(void **state)
     ask_free(&w->api.ask);
     w->conf.api.submit_ms = 80;
     struct link_options link = {.endpoint = w->broker_path, .role = ROLE_API, .name = "test"};
-    assert_int_equal(ask_new(w->loop, &w->conf, &link, (struct ask_hooks){.event = on_event, .up = on_session, .arg = w}, &w->api.ask), ERR_OK);
+    assert_int_equal(
+        ask_new(w->loop, &w->conf, &link, (struct ask_hooks){.event = on_event, .up = on_session, .arg = w}, &w->api.ask),
+        ERR_OK);
     w->count = 2;
     run_until(w, "another session", has_session);
     request(c, "POST", "/v1/jobs", "", "{\"prompt\":\"hello\"}");
@@ -629,7 +689,8 @@ static void test_submit_is_sent_again(void **state)
     struct seen again = expect_frame(w, MESSAGE_SUBMIT);
     assert_true(again.again && id_equal(&first.id, &again.id) && first.body_len == again.body_len);
     /* it was there: the caller of a fresh submit gets its 202 all the same */
-    tell(w, MESSAGE_ACK, &(struct msg_ack){.ref = again.ref, .id = again.id, .existing = true, .state = STATE_PENDING, .ack = ACK_STORED});
+    tell(w, MESSAGE_ACK,
+         &(struct msg_ack){.ref = again.ref, .id = again.id, .existing = true, .state = STATE_PENDING, .ack = ACK_STORED});
     struct seen question = expect_frame(w, MESSAGE_ASK);
     assert_int_equal(w->gets, 1);
     answer_live(w, &question, STATE_PROCESSING);
@@ -680,7 +741,8 @@ static void test_show_ended(void **state)
     struct id id = some_id(clock_wall(), "default");
     w->stored = record_of("default", "{\"content\":\"x\"}");
     request(c, "GET", path_of(&id, ""), "", "");
-    expect_reply(c, 200, "\"usage\":{\"input_tokens\":3,\"output_tokens\":4,\"cached_tokens\":0,\"cost\":null,\"source\":\"provider\"}");
+    expect_reply(
+        c, 200, "\"usage\":{\"input_tokens\":3,\"output_tokens\":4,\"cached_tokens\":0,\"cost\":null,\"source\":\"provider\"}");
     assert_non_null(strstr(c->got, "\"priority\":8"));
     assert_non_null(strstr(c->got, "\"attempts\":[{\"run\":1,\"deployment\":\"d\""));
     expect_no_frame(w);
@@ -746,7 +808,8 @@ static void test_foreign(void **state)
 {
     struct world *w = *state;
     struct client *c = dial(w);
-    struct id foreign = some_id(clock_wall(), "other"), shard = id_make(clock_wall(), 8, ID_STORED, 1, &tag_key, span_str("default"));
+    struct id foreign = some_id(clock_wall(), "other"),
+              shard = id_make(clock_wall(), 8, ID_STORED, 1, &tag_key, span_str("default"));
     struct id guess = some_id(clock_wall(), "default");
     guess.bytes[9] ^= 1;
     char paths[5][128], bodies[5][256];
@@ -986,16 +1049,18 @@ static void test_stats(void **state)
     struct world *w = *state;
     struct client *c = dial(w);
     const struct rec_counter counters[] = {
-        {span_str("waiting"), 2},  {span_str("active"), 1},        {span_str("completed"), 6}, {span_str("failed"), 1},
-        {span_str("expired"), 1},  {span_str("cancelled"), 3},     {span_str("workers"), 4},   {span_str("done_ms_total"), 300},
-        {span_str("p50_ms"), 40},  {span_str("p99_ms"), 90},       {span_str("per_minute"), 8}, {span_str("uptime_ms"), 61999},
+        {span_str("waiting"), 2}, {span_str("active"), 1},    {span_str("completed"), 6},  {span_str("failed"), 1},
+        {span_str("expired"), 1}, {span_str("cancelled"), 3}, {span_str("workers"), 4},    {span_str("done_ms_total"), 300},
+        {span_str("p50_ms"), 40}, {span_str("p99_ms"), 90},   {span_str("per_minute"), 8}, {span_str("uptime_ms"), 61999},
     };
     request(c, "GET", "/v1/stats", "", "");
     struct seen s = expect_frame(w, MESSAGE_STATS);
-    tell(w, MESSAGE_STATS_ANSWER, &(struct msg_stats_answer){.ref = s.ref, .counters = counters, .counters_count = ARRAY_COUNT(counters)});
-    expect_reply(c, 200, "{\"waiting\":2,\"active\":1,\"completed\":6,\"failed\":1,\"cancelled\":3,\"expired\":1,\"total\":3,"
-                         "\"success_rate\":0.7500,\"failure_rate\":0.2500,\"mean_ms\":50.0,\"p50_ms\":40,\"p99_ms\":90,"
-                         "\"per_minute\":8,\"queue_size\":2,\"workers\":4,\"uptime_s\":61}");
+    tell(w, MESSAGE_STATS_ANSWER,
+         &(struct msg_stats_answer){.ref = s.ref, .counters = counters, .counters_count = ARRAY_COUNT(counters)});
+    expect_reply(c, 200,
+                 "{\"waiting\":2,\"active\":1,\"completed\":6,\"failed\":1,\"cancelled\":3,\"expired\":1,\"total\":3,"
+                 "\"success_rate\":0.7500,\"failure_rate\":0.2500,\"mean_ms\":50.0,\"p50_ms\":40,\"p99_ms\":90,"
+                 "\"per_minute\":8,\"queue_size\":2,\"workers\":4,\"uptime_s\":61}");
     hang_up(&c);
 }
 
@@ -1018,7 +1083,8 @@ static void test_routes(void **state)
         {"OPTIONS", "/livez", "", "", 204, "\r\nAllow: GET, HEAD\r\n"},
         {"OPTIONS", "*", "", "", 204, "\r\nAllow: "},
         {"GET", "http://elsewhere/livez", "", "", 200, "alive"},
-        {"GET", "/v1/stats?x=1", "", "", 422, "\"code\":\"unknown_field\",\"message\":\"there is no such query parameter\",\"param\":\"x\""},
+        {"GET", "/v1/stats?x=1", "", "", 422,
+         "\"code\":\"unknown_field\",\"message\":\"there is no such query parameter\",\"param\":\"x\""},
         {"GET", "/v1/stats?%00=1", "", "", 400, "bad_request"},
         {"POST", "/v1/jobs?wait=61s", "", "{\"prompt\":\"x\"}", 422, "\"param\":\"wait\""},
         {"POST", "/v1/jobs?wait=1s&wait=2s", "", "{\"prompt\":\"x\"}", 422, "\"param\":\"wait\""},
@@ -1027,7 +1093,8 @@ static void test_routes(void **state)
         {"POST", "/v1/jobs", "Origin: http://elsewhere\r\n", "", 415, "unsupported_media_type"},
         {"POST", "/v1/jobs", "", "", 400, "invalid_json"},
         {"POST", "/v1/jobs", "Content-Type: Application/JSON ; charset=utf-8\r\n", "", 400, "invalid_json"},
-        {"POST", "/v1/jobs", "Idempotency-Key: a\r\nIdempotency-Key: b\r\n", "{\"prompt\":\"x\"}", 422, "\"param\":\"Idempotency-Key\""},
+        {"POST", "/v1/jobs", "Idempotency-Key: a\r\nIdempotency-Key: b\r\n", "{\"prompt\":\"x\"}", 422,
+         "\"param\":\"Idempotency-Key\""},
         {"POST", "/v1/jobs", "", "{\"prompt\":\"x\",}", 400, "\"code\":\"invalid_json\""},
     };
     struct world *w = *state;

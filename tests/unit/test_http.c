@@ -11,7 +11,7 @@
 #include "api/http.h"
 
 #define FIELDS 8
-#define BYTES 512
+#define BYTES  512
 
 /* --- heads --- */
 
@@ -35,9 +35,9 @@ static void summarise(const struct http_head *h, size_t rest, char *out, size_t 
              h->keep_alive, h->chunked, h->expect_continue, length, h->fields_count, rest);
 }
 
-#define GET "GET / HTTP/1.1\r\n"
-#define HOST "Host: a\r\n"
-#define END "\r\n"
+#define GET   "GET / HTTP/1.1\r\n"
+#define HOST  "Host: a\r\n"
+#define END   "\r\n"
 #define PLAIN "keep=1 chunked=0 expect=0"
 
 static const struct head_case heads[] = {
@@ -47,7 +47,8 @@ static const struct head_case heads[] = {
      "GET /v1/jobs/x%2fy?wait=30s&a=b/? @a 1.1 " PLAIN " length=- fields=1 rest=0"},
     {"one empty line first", END GET HOST END, 0, ERR_OK, "GET /? @a 1.1 " PLAIN " length=- fields=1 rest=0"},
     {"two empty lines first", END END GET HOST END, 0, ERR_BAD_REQUEST, NULL},
-    {"1.0 without host", "GET / HTTP/1.0\r\n" END, 0, ERR_OK, "GET /? @ 1.0 keep=0 chunked=0 expect=0 length=- fields=0 rest=0"},
+    {"1.0 without host", "GET / HTTP/1.0\r\n" END, 0, ERR_OK,
+     "GET /? @ 1.0 keep=0 chunked=0 expect=0 length=- fields=0 rest=0"},
     {"1.0 asks to keep alive", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n" END, 0, ERR_OK,
      "GET /? @ 1.0 keep=0 chunked=0 expect=0 length=- fields=1 rest=0"},
     {"close in a list", GET HOST "Connection: TE ,\tClose \r\n" END, 0, ERR_OK,
@@ -60,24 +61,29 @@ static const struct head_case heads[] = {
      "POST /? @a 1.1 keep=1 chunked=0 expect=1 length=- fields=2 rest=0"},
     {"expect in 1.0 is ignored", "POST / HTTP/1.0\r\nExpect: 100-continue\r\n" END, 0, ERR_OK,
      "POST /? @ 1.0 keep=0 chunked=0 expect=0 length=- fields=1 rest=0"},
-    {"options of the server", "OPTIONS * HTTP/1.1\r\n" HOST END, 0, ERR_OK, "OPTIONS ? * @a 1.1 " PLAIN " length=- fields=1 rest=0"},
+    {"options of the server", "OPTIONS * HTTP/1.1\r\n" HOST END, 0, ERR_OK,
+     "OPTIONS ? * @a 1.1 " PLAIN " length=- fields=1 rest=0"},
     {"absolute target replaces host", "GET HTTP://b:80/p?q HTTP/1.1\r\n" HOST END, 0, ERR_OK,
      "GET /p?q @b:80 1.1 " PLAIN " length=- fields=1 rest=0"},
     {"absolute target without path", "GET http://b?q HTTP/1.1\r\n" HOST END, 0, ERR_OK,
      "GET ?q @b 1.1 " PLAIN " length=- fields=1 rest=0"},
     {"absolute options", "OPTIONS https://b HTTP/1.1\r\n" HOST END, 0, ERR_OK,
      "OPTIONS ? * @b 1.1 " PLAIN " length=- fields=1 rest=0"},
-    {"unknown method is a token", "BREW /pot HTTP/1.1\r\n" HOST END, 0, ERR_OK, "OTHER /pot? @a 1.1 " PLAIN " length=- fields=1 rest=0"},
+    {"unknown method is a token", "BREW /pot HTTP/1.1\r\n" HOST END, 0, ERR_OK,
+     "OTHER /pot? @a 1.1 " PLAIN " length=- fields=1 rest=0"},
     {"methods know case", "get / HTTP/1.1\r\n" HOST END, 0, ERR_OK, "OTHER /? @a 1.1 " PLAIN " length=- fields=1 rest=0"},
-    {"v6 host with port", GET "Host: [::1]:8080\r\n" END, 0, ERR_OK, "GET /? @[::1]:8080 1.1 " PLAIN " length=- fields=1 rest=0"},
-    {"tab and high bytes in a value", GET HOST "x: a\tb\xc3\xa9\r\n" END, 0, ERR_OK, "GET /? @a 1.1 " PLAIN " length=- fields=2 rest=0"},
+    {"v6 host with port", GET "Host: [::1]:8080\r\n" END, 0, ERR_OK,
+     "GET /? @[::1]:8080 1.1 " PLAIN " length=- fields=1 rest=0"},
+    {"tab and high bytes in a value", GET HOST "x: a\tb\xc3\xa9\r\n" END, 0, ERR_OK,
+     "GET /? @a 1.1 " PLAIN " length=- fields=2 rest=0"},
     {"empty value", GET HOST "x:\r\n" END, 0, ERR_OK, "GET /? @a 1.1 " PLAIN " length=- fields=2 rest=0"},
     {"as many fields as allowed", GET HOST "b:\r\nc:\r\nd:\r\ne:\r\nf:\r\ng:\r\nh:\r\n" END, 0, ERR_OK,
      "GET /? @a 1.1 " PLAIN " length=- fields=8 rest=0"},
 
     {"one field too many", GET HOST "b:\r\nc:\r\nd:\r\ne:\r\nf:\r\ng:\r\nh:\r\ni:\r\n" END, 0, ERR_HEADER_TOO_LARGE, NULL},
     {"two lengths", "POST / HTTP/1.1\r\n" HOST "Content-Length: 1\r\nContent-Length: 2\r\n" END, 0, ERR_BAD_REQUEST, NULL},
-    {"two equal lengths", "POST / HTTP/1.1\r\n" HOST "Content-Length: 1\r\nContent-Length: 1\r\n" END, 0, ERR_BAD_REQUEST, NULL},
+    {"two equal lengths", "POST / HTTP/1.1\r\n" HOST "Content-Length: 1\r\nContent-Length: 1\r\n" END, 0, ERR_BAD_REQUEST,
+     NULL},
     {"listed length", "POST / HTTP/1.1\r\n" HOST "Content-Length: 1, 1\r\n" END, 0, ERR_BAD_REQUEST, NULL},
     {"signed length", "POST / HTTP/1.1\r\n" HOST "Content-Length: +5\r\n" END, 0, ERR_BAD_REQUEST, NULL},
     {"negative length", "POST / HTTP/1.1\r\n" HOST "Content-Length: -5\r\n" END, 0, ERR_BAD_REQUEST, NULL},
@@ -85,15 +91,20 @@ static const struct head_case heads[] = {
     {"spaced length", "POST / HTTP/1.1\r\n" HOST "Content-Length: 1 1\r\n" END, 0, ERR_BAD_REQUEST, NULL},
     {"no length", "POST / HTTP/1.1\r\n" HOST "Content-Length:\r\n" END, 0, ERR_BAD_REQUEST, NULL},
     {"overflowing length", "POST / HTTP/1.1\r\n" HOST "Content-Length: 18446744073709551617\r\n" END, 0, ERR_BAD_REQUEST, NULL},
-    {"length and coding", "POST / HTTP/1.1\r\n" HOST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n" END, 0, ERR_BAD_REQUEST, NULL},
-    {"coding and length", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n" END, 0, ERR_BAD_REQUEST, NULL},
+    {"length and coding", "POST / HTTP/1.1\r\n" HOST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n" END, 0,
+     ERR_BAD_REQUEST, NULL},
+    {"coding and length", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n" END, 0,
+     ERR_BAD_REQUEST, NULL},
     {"gzip, chunked", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip, chunked\r\n" END, 0, ERR_BAD_REQUEST, NULL},
-    {"chunked twice", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" END, 0, ERR_BAD_REQUEST, NULL},
-    {"chunked listed twice", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked, chunked\r\n" END, 0, ERR_BAD_REQUEST, NULL},
+    {"chunked twice", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" END, 0,
+     ERR_BAD_REQUEST, NULL},
+    {"chunked listed twice", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked, chunked\r\n" END, 0, ERR_BAD_REQUEST,
+     NULL},
     {"identity", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: identity\r\n" END, 0, ERR_BAD_REQUEST, NULL},
     {"xchunked", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: xchunked\r\n" END, 0, ERR_BAD_REQUEST, NULL},
     {"quoted chunked", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: \"chunked\"\r\n" END, 0, ERR_BAD_REQUEST, NULL},
-    {"vertical tab before chunked", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: \vchunked\r\n" END, 0, ERR_BAD_REQUEST, NULL},
+    {"vertical tab before chunked", "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: \vchunked\r\n" END, 0, ERR_BAD_REQUEST,
+     NULL},
     {"chunked in 1.0", "POST / HTTP/1.0\r\n" HOST "Transfer-Encoding: chunked\r\n" END, 0, ERR_BAD_REQUEST, NULL},
     {"space before colon", "POST / HTTP/1.1\r\n" HOST "Content-Length : 5\r\n" END, 0, ERR_BAD_REQUEST, NULL},
     {"tab before colon", "POST / HTTP/1.1\r\n" HOST "Content-Length\t: 5\r\n" END, 0, ERR_BAD_REQUEST, NULL},
@@ -281,10 +292,18 @@ static void test_unescape(void **state)
         const char *in, *out;
         bool plus;
     } cases[] = {
-        {"a%20b+c", "a b c", true}, {"a%20b+c", "a b+c", false}, {"%2F%2f", "//", false},
-        {"%C3%a9", "\xc3\xa9", false}, {"", "", false}, {"%", NULL, false},
-        {"%4", NULL, false}, {"%4g", NULL, false}, {"%00", NULL, false},
-        {"%0d%0A", NULL, false}, {"%7F", NULL, false}, {"%-1", NULL, false},
+        {"a%20b+c", "a b c", true},
+        {"a%20b+c", "a b+c", false},
+        {"%2F%2f", "//", false},
+        {"%C3%a9", "\xc3\xa9", false},
+        {"", "", false},
+        {"%", NULL, false},
+        {"%4", NULL, false},
+        {"%4g", NULL, false},
+        {"%00", NULL, false},
+        {"%0d%0A", NULL, false},
+        {"%7F", NULL, false},
+        {"%-1", NULL, false},
         {"a%2541", "a%41", false},
     };
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
@@ -329,7 +348,8 @@ static const struct chunk_case chunks[] = {
     {"data looks like framing", "5\r\n\r\n0\r\n\r\n0\r\n\r\n", 0, ERR_OK, "\r\n0\r\n", ""},
     {"extension", "1;a=b;c=\"d e\"\r\nx\r\n0;z\r\n\r\n", 0, ERR_OK, "x", ""},
     {"trailers", "1\r\nx\r\n0\r\nA: b\r\nC:\t\r\n\r\n", 0, ERR_OK, "x", ""},
-    {"exactly the limit", "20\r\n0123456789abcdef0123456789abcdef\r\n0\r\n\r\n", 0, ERR_OK, "0123456789abcdef0123456789abcdef", ""},
+    {"exactly the limit", "20\r\n0123456789abcdef0123456789abcdef\r\n0\r\n\r\n", 0, ERR_OK, "0123456789abcdef0123456789abcdef",
+     ""},
     {"sixteen digits", "0000000000000001\r\nx\r\n0\r\n\r\n", 0, ERR_OK, "x", ""},
     {"incomplete", "5\r\nhel", 0, ERR_OK, NULL, ""},
     {"without the last line", "1\r\nx\r\n0\r\n", 0, ERR_OK, NULL, ""},
@@ -462,9 +482,15 @@ static void test_reply_head(void **state)
     assert_string_equal(out, "HTTP/1.1 204 No Content\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
                              "Connection: close\r\n\r\n");
 
-    struct http_reply full = {.status = 429, .date = "Sun, 06 Nov 1994 08:49:37 GMT", .type = "application/json",
-                              .request_id = "r-1", .traceparent = "00-a-b-01", .allow = "GET, POST",
-                              .retry_after_s = 17, .final = true, .body_bytes = 1234567890};
+    struct http_reply full = {.status = 429,
+                              .date = "Sun, 06 Nov 1994 08:49:37 GMT",
+                              .type = "application/json",
+                              .request_id = "r-1",
+                              .traceparent = "00-a-b-01",
+                              .allow = "GET, POST",
+                              .retry_after_s = 17,
+                              .final = true,
+                              .body_bytes = 1234567890};
     out[http_reply_head(&full, out)] = '\0';
     assert_string_equal(out, "HTTP/1.1 429 Too Many Requests\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
                              "Content-Type: application/json\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
@@ -480,8 +506,15 @@ static void test_reply_head_fits(void **state)
     fill(trace, 64, 't');
     fill(allow, 128, 'a');
     fill(type, 64, 'y');
-    struct http_reply r = {.status = 431, .date = "Sun, 06 Nov 1994 08:49:37 GMT", .type = type, .request_id = id,
-                           .traceparent = trace, .allow = allow, .retry_after_s = UINT32_MAX, .final = true, .close = true,
+    struct http_reply r = {.status = 431,
+                           .date = "Sun, 06 Nov 1994 08:49:37 GMT",
+                           .type = type,
+                           .request_id = id,
+                           .traceparent = trace,
+                           .allow = allow,
+                           .retry_after_s = UINT32_MAX,
+                           .final = true,
+                           .close = true,
                            .body_bytes = UINT64_MAX};
     assert_true(http_reply_head(&r, out) <= sizeof out);
 }

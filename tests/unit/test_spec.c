@@ -12,7 +12,8 @@
 
 #define NOW 1767322800000 /* 2026-01-02T03:00:00Z */
 
-static const struct spec_caller somebody = {.tenant = {(const uint8_t *)"acme", 4}, .request_id = {(const uint8_t *)"r-1", 3}, .wall_ms = NOW};
+static const struct spec_caller somebody = {
+    .tenant = {(const uint8_t *)"acme", 4}, .request_id = {(const uint8_t *)"r-1", 3}, .wall_ms = NOW};
 
 static enum err read_as(const struct spec_caller *caller, const char *json, struct submission **s, struct spec_fault *fault)
 {
@@ -52,7 +53,8 @@ static void test_refused(void **state)
         {"{\"input\":[{\"role\":\"x\",\"content\":\"y\"}]}", ERR_INVALID, "input[0].role"},
         {"{\"messages\":[]}", ERR_INVALID, "messages"},
         {"{\"messages\":[5]}", ERR_INVALID, "messages[0]"},
-        {"{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"user\",\"content\":5}]}", ERR_INVALID, "messages[1].content"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"user\",\"content\":5}]}", ERR_INVALID,
+         "messages[1].content"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[]}]}", ERR_INVALID, "messages[0].content"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"text\":\"x\"}]}]}", ERR_INVALID, "messages[0].content[0].type"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}", ERR_INVALID, "messages[0].content[0].text"},
@@ -84,7 +86,8 @@ static void test_refused(void **state)
         {"{\"prompt\":\"x\",\"run_at\":\"tomorrow\"}", ERR_INVALID, "run_at"},
         {"{\"prompt\":\"x\",\"run_at\":\"2099-01-02T04:00:00Z\"}", ERR_INVALID, "run_at"},
         {"{\"prompt\":\"x\",\"deadline\":\"2026-01-02T02:00:00Z\"}", ERR_INVALID, "deadline"},
-        {"{\"prompt\":\"x\",\"run_at\":\"2026-01-02T04:00:00Z\",\"deadline\":\"2026-01-02T03:30:00Z\"}", ERR_INVALID, "deadline"},
+        {"{\"prompt\":\"x\",\"run_at\":\"2026-01-02T04:00:00Z\",\"deadline\":\"2026-01-02T03:30:00Z\"}", ERR_INVALID,
+         "deadline"},
         {"{\"prompt\":\"x\",\"backoff\":2}", ERR_INVALID, "backoff"},
         {"{\"prompt\":\"x\",\"backoff\":{\"base_ms\":0}}", ERR_INVALID, "backoff.base_ms"},
         {"{\"prompt\":\"x\",\"backoff\":{\"factor\":2}}", ERR_UNKNOWN_FIELD, "backoff.factor"},
@@ -126,20 +129,24 @@ static void test_defaults(void **state)
     assert_int_equal(s->spec.output_estimate, SPEC_OUTPUT_TOKENS);
     const char display[] = "{\"type\":\"chat\"}";
     assert_int_equal(s->spec.display_bytes, strlen(display));
-    assert_true(span_is(blob_span(s->body), "{\"type\":\"chat\"}"
+    assert_true(
+        span_is(blob_span(s->body),
+                "{\"type\":\"chat\"}"
                 "{\"type\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"params\":{},\"stream\":false}"));
 }
 
 static void test_everything(void **state)
 {
-    AUTO(submission_free) struct submission *s = good(
+    AUTO(submission_free)
+    struct submission *s = good(
         "{\"type\":\"chat_completion\",\"model\":\"m/1:7b\",\"system\":\"be brief\",\"user_id\":\"u\",\"priority\":\"high\","
         "\"class\":\"background\",\"queue\":\"q.1\",\"stream\":true,\"timeout_ms\":1000,\"max_wait_ms\":2000,"
         "\"deadline\":\"2026-01-02T05:00:00+01:00\",\"delay_ms\":7,\"max_retries\":4,"
         "\"backoff\":{\"base_ms\":1,\"cap_ms\":20,\"jitter\":false},\"result_ttl_s\":60,\"tags\":[\"a\"],"
         "\"metadata\":{\"n\":12345678901234567},\"params\":{\"max_tokens\":9,\"x\":[1,{\"y\":null}]},\"ack\":\"synced\","
         "\"on_disconnect\":\"cancel\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},"
-        "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[]},{\"role\":\"tool\",\"content\":[{\"type\":\"text\",\"text\":\"t\"}]}]}");
+        "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[]},{\"role\":\"tool\",\"content\":[{\"type\":\"text\","
+        "\"text\":\"t\"}]}]}");
     const struct rec_spec *p = &s->spec;
     assert_true(span_is(p->route, "m/1:7b") && span_is(p->queue, "q.1"));
     assert_int_equal(p->priority, 8);
@@ -156,8 +163,9 @@ static void test_everything(void **state)
     assert_int_equal(p->output_estimate, 9);
     assert_true(p->stream && p->backoff_exact && p->cancel_on_leave);
     struct span body = blob_span(s->body);
-    assert_true(span_is(span_of(body.data, p->display_bytes), "{\"type\":\"chat\",\"model\":\"m/1:7b\",\"user_id\":\"u\",\"tags\":[\"a\"],"
-                                                              "\"metadata\":{\"n\":12345678901234567}}"));
+    assert_true(span_is(span_of(body.data, p->display_bytes),
+                        "{\"type\":\"chat\",\"model\":\"m/1:7b\",\"user_id\":\"u\",\"tags\":[\"a\"],"
+                        "\"metadata\":{\"n\":12345678901234567}}"));
     assert_true(span_is(span_of(body.data + p->display_bytes, body.len - p->display_bytes),
                         "{\"type\":\"chat\",\"model\":\"m/1:7b\",\"messages\":[{\"role\":\"system\",\"content\":\"be brief\"},"
                         "{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[]},"
@@ -203,8 +211,15 @@ static struct submission *keyed(const char *tenant, const char *header, const ch
     return s;
 }
 
-static bool same_key(const struct submission *a, const struct submission *b) { return memcmp(a->idem, b->idem, 32) == 0; }
-static bool same_body(const struct submission *a, const struct submission *b) { return memcmp(a->body_hash, b->body_hash, 32) == 0; }
+static bool same_key(const struct submission *a, const struct submission *b)
+{
+    return memcmp(a->idem, b->idem, 32) == 0;
+}
+
+static bool same_body(const struct submission *a, const struct submission *b)
+{
+    return memcmp(a->body_hash, b->body_hash, 32) == 0;
+}
 
 static void test_the_key(void **state)
 {
@@ -273,8 +288,9 @@ static void test_duration(void **state)
     static const struct {
         const char *text;
         msec ms;
-    } cases[] = {{"30s", 30000}, {"500ms", 500}, {"30", 30000}, {"2m", 120000}, {"0", 0},      {"", -1},    {"s", -1},
-                 {"-1s", -1},    {"1.5s", -1},   {"1e9s", -1},  {"1h", -1},     {" 1s", -1},   {"1s ", -1}, {"9999999999999", -1}};
+    } cases[] = {{"30s", 30000}, {"500ms", 500}, {"30", 30000}, {"2m", 120000},       {"0", 0},
+                 {"", -1},       {"s", -1},      {"-1s", -1},   {"1.5s", -1},         {"1e9s", -1},
+                 {"1h", -1},     {" 1s", -1},    {"1s ", -1},   {"9999999999999", -1}};
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         msec ms = -1;
         bool ok = spec_duration(span_str(cases[i].text), &ms);
