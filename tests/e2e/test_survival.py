@@ -14,6 +14,7 @@ import pytest
 
 from quern import Http, Quern, until
 
+CALLERS, JOBS_MAX, KILLS_MAX = 8, 20000, 9
 TERMINAL = ("completed", "failed", "cancelled", "expired")
 
 
@@ -72,10 +73,11 @@ def test_the_checker_knows_a_bad_history(lines, calls, finals, word):
     assert (not wrong) if word is None else any(word in w for w in wrong)
 
 
-def submitter(q, index, count, history, stop):
+def submitter(q, index, history, enough, stop):
+    """Submits until it has been enough; what was begun is brought to its end."""
     client, rng = Http(q.port, timeout=15), random.Random(index)
-    for n in range(count):
-        if stop.is_set():
+    for n in range(JOBS_MAX):
+        if enough.is_set():
             break
         prompt = f"survive {index}-{n} [[latency_ms={rng.randrange(5, 60)}]]"
         key = {"Idempotency-Key": f"k-{index}-{n}"}
@@ -109,17 +111,20 @@ def reader(q, history, stop, seed):
 
 
 def test_every_role_is_killed_under_load_and_nothing_is_lost():
-    history, stop = History(), threading.Event()
+    history, enough, stop = History(), threading.Event(), threading.Event()
     rng = random.Random(20261122)
     with Quern(workers=2, api_children=2) as q:
-        threads = [threading.Thread(target=submitter, args=(q, i, 150, history, stop)) for i in range(8)]
+        threads = [threading.Thread(target=submitter, args=(q, i, history, enough, stop)) for i in range(CALLERS)]
         readers = [threading.Thread(target=reader, args=(q, history, stop, i)) for i in range(2)]
         for t in threads + readers:
             t.start()
         try:
-            for target in ["broker", "worker child", "api child", "redis", "worker", "api", "broker", "worker child"]:
+            broker_born = time.monotonic()
+            for target in ["redis", "broker", "worker child", "api child", "worker", "api", "broker", "worker child", "redis"]:
                 count = len(history.lines)
                 until(lambda: len(history.lines) > count + 40, "load goes on", 30)
+                if target == "redis":  # `stored` is the death of one process: Redis may hold back writes for 2 s, the broker's ring has 3
+                    until(lambda: time.monotonic() > broker_born + 3, "the broker has been there for its ring's length")
                 role = target.split()[0]
                 if target.endswith("child"):
                     pids = until(lambda: q.children(role), f"{role} has children")
@@ -127,6 +132,8 @@ def test_every_role_is_killed_under_load_and_nothing_is_lost():
                         os.kill(rng.choice(pids), signal.SIGKILL)
                 else:
                     q.restarted(role, q.kill(role))
+                    broker_born = time.monotonic() if role == "broker" else broker_born
+            enough.set()
             for t in threads:
                 t.join(90)
             assert not any(t.is_alive() for t in threads), "submitters are stuck"
@@ -136,15 +143,15 @@ def test_every_role_is_killed_under_load_and_nothing_is_lost():
                 t.join(20)
         q.ready()
         accepted = {job: prompt for _, op, job, prompt in history.lines if op == "accepted"}
-        assert len(accepted) == 8 * 150
-        finals = {job: q.ended(job, 60) for job in accepted}
+        assert len(accepted) >= 1000
+        finals = {job: q.ended(job, 60) for job in accepted}  # the last to end is soon after the last submit
         calls = [c["prompt_head"] for c in q.upstream.calls() if c["prompt_head"].startswith("survive")]
-        wrong = check(history.lines, calls, finals, attempts_max=3 + 8)
+        wrong = check(history.lines, calls, finals, attempts_max=3 + KILLS_MAX)
         assert not wrong, wrong[:10]
         completed = sum(f["status"] == "completed" for f in finals.values())
         assert completed == len(finals), {f["status"] for f in finals.values()}
         doubled = len(calls) - len(set(calls))
-        print(f"{len(finals)} jobs, {doubled} calls made again")
+        print(f"{len(finals)} jobs, {len(calls)} calls, {doubled} made again")
 
 
 def test_a_worker_child_killed_gives_its_jobs_back_uncharged():
