@@ -30,6 +30,8 @@ struct sums {
 
 static const char *check_jobs(const struct sched *s, struct sums *sums)
 {
+    if (!job_shared_is_clean())
+        return "somebody wrote into what all jobs share";
     for (size_t b = 0; b < s->jobs.size; b++)
         for (const struct job *job = s->jobs.buckets[b]; job; job = job->chain) {
             const char *wrong = check_job(s, job);

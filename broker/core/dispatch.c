@@ -11,6 +11,8 @@ void lease_free(struct sched *s, struct lease *lease)
         lease->job->lease = NULL;
     struct deployment *deployment = lease->deployment;
     bool was_full = deployment && deployment->concurrency && deployment->active >= deployment->concurrency;
+    if (deployment)
+        deployment->active--;
     roster_give_back(&s->roster, lease);
     if (was_full || lease->suspect)
         s->reopen = true;
@@ -18,6 +20,14 @@ void lease_free(struct sched *s, struct lease *lease)
     name_put(&s->names, &lease->deployment_name);
     free(lease->ending);
     free(lease);
+}
+
+void lease_orphan(struct sched *s, struct lease *lease, uint64_t after)
+{
+    lease->job->lease = NULL;
+    lease->job = NULL;
+    lease->after = after;
+    lease->expires_at = s->now + s->settings.lease_ms;
 }
 
 struct lease *lease_find(struct sched *s, const struct worker *worker, const struct id *id, struct fence fence)
@@ -45,7 +55,6 @@ static msec time_left(const struct sched *s, const struct job *job)
 void lease_send(struct sched *s, struct lease *lease)
 {
     struct job *job = lease->job;
-    const struct spec *spec = job->spec;
     struct span model = name_span(lease->deployment->model);
     struct effect *effect = effects_add(s->out, EFFECT_JOB);
     effect->peer = lease->worker->peer;
@@ -55,19 +64,20 @@ void lease_send(struct sched *s, struct lease *lease)
     effect->body_len = job->body_bytes - job->display_bytes;
     effect->job = (struct msg_job){
         .id = job->id,
-        .fence = job->fence,
-        .run = job->run,
-        .attempt = job->calls,
+        .fence = job->past->fence,
+        .run = job->past->run,
+        .attempt = job->past->calls,
         .deployment = name_span(lease->deployment_name),
         .model = model.len ? model : name_span(job->route),
         .timeout_ms = (uint64_t)time_left(s, job),
-        .stream = spec->stream,
+        .stream = job->stream,
         .watched = watch_tokens(job),
-        .request_id = span_of(spec->texts, spec->request_id_len),
-        .trace = span_of(spec->texts + spec->request_id_len, spec->trace_len),
+        .request_id = job_request_id(job),
+        .trace = job_trace(job),
     };
     lease->token_watch = effect->job.watched;
     lease->sent = true;
+    lease->after = job->written;
 }
 
 /* The first candidate, in the route's order, that has room; and the worker with most room for it. */
@@ -92,7 +102,7 @@ static struct worker *choose(struct sched *s, const struct outlet *outlet, struc
 static struct lease *lease_new(struct sched *s, struct job *job, struct worker *worker, struct deployment *deployment)
 {
     struct lease *lease = calloc(1, sizeof *lease);
-    if (!lease || job_history_reserve(job)) {
+    if (!lease || job_past_reserve(job, &s->dead_histories)) {
         free(lease);
         return NULL;
     }
@@ -119,23 +129,24 @@ static bool lease_give(struct sched *s, struct job *job, struct worker *worker, 
     lease->suspect = outlet->key.need.care == CARE_SUSPECT;
     job_unwait(s, job);
     job_move(s, job, STATE_PROCESSING);
-    job->fence = lease->fence = (struct fence){s->epoch, ++s->fence_n};
-    job->run++;
-    job->calls++;
-    if (!job->started_at)
-        job->started_at = s->now;
+    job->past->fence = lease->fence = (struct fence){s->epoch, ++s->fence_n};
+    job->past->run++;
+    job->past->calls++;
+    if (!job->past->started_at)
+        job->past->started_at = s->now;
     lease->job = job;
     job->lease = lease;
     lease->cost = JOB_COST;
     lease->progress = 10;
     lease->expires_at = s->now + s->settings.lease_ms;
     roster_take(&s->roster, worker, lease);
+    deployment->active++;
     struct rec_attempt *row = job_history_add(&s->names, job, worker->name, deployment->name);
-    row->run = job->run;
+    row->run = job->past->run;
     row->started_at = s->now;
     save_job(s, job);
     show(s, job, EVENT_STATUS);
-    if (job->run > 1 && job->tokens_shown)
+    if (job->past->run > 1 && job->tokens_shown)
         show(s, job, EVENT_RESTARTED);
     if (job->body || !job->body_bytes)
         lease_send(s, lease);
@@ -152,7 +163,10 @@ void dispatch(struct sched *s)
 {
     if (!s->started || s->stalled || s->draining)
         return;
-    if (TAKE(s->reopen)) {
+    if (s->reopen) {
+        s->reopen = false;
+        if (s->roster.unplaced && roster_place_all(&s->roster) == ERR_NOMEM)
+            sched_again(s);
         struct outlet *outlet, *next;
         HASH_ITER(hh, s->ready.outlets, outlet, next)
             outlet->full = false;
@@ -181,6 +195,7 @@ void dispatch(struct sched *s)
 static void back_to_place(struct sched *s, struct job *job)
 {
     lease_free(s, job->lease);
+    list_remove(&job->place); /* of those whose body is to be asked for again */
     job_move(s, job, STATE_PENDING);
     job->again_at = 0;
     job_wait(s, job);
@@ -192,7 +207,7 @@ void lease_undo(struct sched *s, struct job *job)
 {
     ready_correct(&s->ready, job, job->lease->cost, 0);
     job_history_drop(&s->names, job);
-    job->calls--;
+    job->past->calls--;
     s->stats.unsent++;
     back_to_place(s, job);
 }
@@ -202,12 +217,10 @@ void lease_lapse(struct sched *s, struct job *job, bool charged)
     struct lease *lease = job->lease;
     s->stats.lapsed++;
     if (job->ending) { /* it is over already; only its display part is still on its way */
-        job->lease = NULL;
-        lease->job = NULL;
         lease_free(s, lease);
         return;
     }
-    if (!lease->sent || job->written > s->stored) { /* nobody has seen the JOB */
+    if (!lease->sent || lease->after > s->stored) { /* nobody has seen the JOB */
         lease_undo(s, job);
         return;
     }
@@ -219,8 +232,8 @@ void lease_lapse(struct sched *s, struct job *job, bool charged)
     if (charged) {
         s->stats.crashes++;
         bool solo = lease->worker && lease->worker->solo;
-        *(solo ? &job->solo_crashes : &job->crashes) += 1;
-        if (job->solo_crashes >= s->settings.crash_max) {
+        *(solo ? &job->past->solo_crashes : &job->past->crashes) += 1;
+        if (job->past->solo_crashes >= s->settings.crash_max) {
             s->stats.poisoned++;
             if (!job_end(s, job, STATE_FAILED, KIND_POISON, "the call crashed its worker each time"))
                 return;

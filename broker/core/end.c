@@ -9,6 +9,10 @@ void ending_free(struct sched *s, struct ending **ending)
     struct ending *mine = TAKE(*ending);
     if (!mine)
         return;
+    for (struct canceller *next; mine->cancellers; mine->cancellers = next) {
+        next = mine->cancellers->next;
+        free(mine->cancellers);
+    }
     blob_free(&mine->answer);
     name_put(&s->names, &mine->deployment);
     free(mine->message);
@@ -28,23 +32,26 @@ static void say(struct ending *end, const char *message)
 }
 
 /* The run goes on until its worker has heard of the end: the slot stays taken. */
-static void stop_run(struct sched *s, struct job *job, uint64_t after)
+void stop_run(struct sched *s, struct job *job, uint64_t after)
 {
-    struct lease *lease = TAKE(job->lease);
-    lease->job = NULL;
-    lease->after = after;
+    struct lease *lease = job->lease;
     if (!lease->worker || !lease->sent) { /* nobody runs it */
         lease_free(s, lease);
         return;
     }
-    struct effect *effect = effects_add(s->out, EFFECT_CANCEL_RUN);
-    effect->peer = lease->worker->peer;
-    effect->after = after;
-    effect->cancel_run = (struct msg_cancel_run){.id = job->id, .fence = job->fence};
+    if (lease->worker->peer) { /* else it is told when it comes back */
+        struct effect *effect = effects_add(s->out, EFFECT_CANCEL_RUN);
+        effect->peer = lease->worker->peer;
+        effect->after = after;
+        effect->cancel_run = (struct msg_cancel_run){.id = job->id, .fence = job->past->fence};
+    }
+    lease_orphan(s, lease, after);
 }
 
 static void release_body(struct sched *s, struct job *job)
 {
+    if (!job->body_bytes)
+        return;
     drop_body(s, &job->id, job->state == STATE_FAILED ? (uint64_t)s->settings.failed_ttl_ms : 0);
     job->written = s->written;
 }
@@ -70,17 +77,17 @@ static void tell_end(struct sched *s, struct job *job, struct lease *lease)
 {
     struct ending *end = job->ending;
     show(s, job, EVENT_ENDED);
-    if (end->canceller) {
-        struct effect *effect = answer(s, end->canceller, end->canceller_ref, &job->id, ERR_OK, job->written);
+    for (const struct canceller *who = end->cancellers; who; who = who->next) {
+        struct effect *effect = answer(s, who->peer, who->ref, &job->id, who->late ? ERR_ENDED : ERR_OK, job->written);
         view_job(s, job, &effect->answer.view);
     }
     if (!lease)
         return;
-    if (end->acks && lease->worker) {
+    if (end->acks && lease->worker && lease->worker->peer) {
         struct effect *effect = effects_add(s->out, EFFECT_OUTCOME_ACK);
         effect->peer = lease->worker->peer;
         effect->after = job->written;
-        effect->outcome_ack = (struct rec_lease){.id = job->id, .fence = job->fence};
+        effect->outcome_ack = (struct rec_lease){.id = job->id, .fence = job->past->fence};
         lease_free(s, lease);
     } else
         stop_run(s, job, job->written);
@@ -110,20 +117,29 @@ void end_write(struct sched *s, struct job *job)
     }
 }
 
-enum err job_end(struct sched *s, struct job *job, enum state state, unsigned kind, const char *message)
+/* Decided: whatever happens next, it is not dispatched any more. Shown and stored by end_write. */
+static struct ending *end_begin(struct sched *s, struct job *job, enum state state, unsigned kind, const char *message)
 {
     struct lease *lease = job->lease;
     struct ending *end = lease ? TAKE(lease->ending) : calloc(1, sizeof *end);
     if (!end)
-        return ERR_NOMEM;
+        return NULL;
     end->state = (uint8_t)state;
     end->kind = (uint8_t)kind;
     end->at = s->now;
     end->deployment = lease ? name_ref(lease->deployment_name) : NULL;
     say(end, message);
     job->ending = end;
-    job_unwait(s, job); /* whatever happens next, it is not dispatched any more */
+    job_unwait(s, job);
+    list_remove(&job->place);
     deadline_set(&s->deadlines, &job->due, MSEC_NEVER);
+    return end;
+}
+
+enum err job_end(struct sched *s, struct job *job, enum state state, unsigned kind, const char *message)
+{
+    if (!end_begin(s, job, state, kind, message))
+        return ERR_NOMEM;
     end_write(s, job);
     return ERR_OK;
 }
@@ -169,19 +185,29 @@ enum err on_cancel(struct sched *s, const struct input *in)
         answer_absent(s, in->peer, cancel->ref, &cancel->id);
         return ERR_OK;
     }
-    if (job->ending) {
+    if (job_is_over(job)) {
         answer_job(s, in->peer, cancel->ref, job);
         return ERR_OK;
     }
-    enum err e = job_end(s, job, STATE_CANCELLED, KIND_CANCELLED, NULL);
-    if (e)
-        return e;
-    job->ending->canceller = in->peer;
-    job->ending->canceller_ref = cancel->ref;
-    if (job->ending->written) {
-        struct effect *effect = answer(s, in->peer, cancel->ref, &job->id, ERR_OK, job->written);
-        view_job(s, job, &effect->answer.view);
+    unsigned waiting = 0;
+    for (const struct canceller *who = job->ending ? job->ending->cancellers : NULL; who; who = who->next)
+        waiting++;
+    if (waiting == CANCELLERS_MAX) {
+        answer(s, in->peer, cancel->ref, &cancel->id, ERR_STORE, 0);
+        return ERR_OK;
     }
+    struct canceller *who = calloc(1, sizeof *who);
+    if (!who)
+        return ERR_NOMEM;
+    *who = (struct canceller){.peer = in->peer, .ref = cancel->ref, .late = job->ending != NULL};
+    if (!job->ending && !end_begin(s, job, STATE_CANCELLED, KIND_CANCELLED, NULL)) {
+        free(who);
+        return ERR_NOMEM;
+    }
+    who->next = job->ending->cancellers;
+    job->ending->cancellers = who;
+    if (!who->late)
+        end_write(s, job);
     return ERR_OK;
 }
 
@@ -218,31 +244,58 @@ enum err on_forget(struct sched *s, const struct input *in)
     return ERR_OK;
 }
 
-void on_patch(struct sched *s, const struct input *in)
+enum err forget_answered(struct sched *s, const struct input *in, bool known)
+{
+    const struct rec_ended *ended = in->type == INPUT_FOUND ? in->found.ended : NULL;
+    struct lookup_key key = lookup_key_id(LOOKUP_ENDED, in->type == INPUT_FOUND ? &in->found.key.id : &in->absent.key.id);
+    struct list requests;
+    bool ignored;
+    enum err e = lookup_take(s, &key, &requests, &ignored);
+    for (struct list *node; !e && (node = list_first(&requests));) {
+        struct request *request = CONTAINER_OF(node, struct request, node);
+        list_remove(node);
+        bool mine = ended && span_equal(ended->spec.tenant, span_of(request->tenant, request->tenant_len));
+        uint64_t number = 0;
+        if (mine && ended->idem.len == 32) /* so that the key may be used again */
+            drop_idem(s, ended->idem.data);
+        if (mine)
+            number = drop_ended(s, &request->id, ended->spec.tenant);
+        answer(s, request->peer, request->ref, &request->id, !known ? ERR_STORE : mine ? ERR_OK : ERR_NOT_LIVE, number);
+        request_free(s, &request);
+    }
+    return e;
+}
+
+/* ---- a waiting job changed ---- */
+
+enum err on_patch(struct sched *s, const struct input *in)
 {
     const struct msg_patch *patch = in->patch;
     struct job *job = sched_find(s, &patch->id, patch->tenant);
     if (!job) {
         answer_absent(s, in->peer, patch->ref, &patch->id);
-        return;
+        return ERR_OK;
     }
-    if (job->ending) {
+    if (job_is_over(job)) {
         answer_job(s, in->peer, patch->ref, job);
-        return;
+        return ERR_OK;
     }
-    if (job->lease || patch->priority > 10) {
-        answer(s, in->peer, patch->ref, &patch->id, job->lease ? ERR_CONFLICT : ERR_INVALID, job->written);
-        return;
+    if (job->lease || job->ending || patch->priority > 10) {
+        answer(s, in->peer, patch->ref, &patch->id, patch->priority > 10 ? ERR_INVALID : ERR_CONFLICT, job->written);
+        return ERR_OK;
     }
+    if (patch->deadline && job_spec_own(job))
+        return ERR_NOMEM;
     job_unwait(s, job);
     if (patch->priority)
         job->priority = patch->priority;
     if (patch->deadline) {
-        job->spec->deadline = patch->deadline;
-        job->expires_at = MIN(job->expires_at, patch->deadline);
+        job->spec->deadline = MAX(1, MIN(patch->deadline, SPEC_MS_MAX));
+        job->expires_at = MIN(job->expires_at, job->spec->deadline);
     }
     job_wait(s, job);
     save_job(s, job);
     show(s, job, EVENT_STATUS);
     answer_job(s, in->peer, patch->ref, job);
+    return ERR_OK;
 }

@@ -81,53 +81,93 @@ void job_table_done(struct job_table *table)
 
 /* ---- one job ---- */
 
-static struct spec *spec_new(const struct rec_spec *from, struct span idem)
+/* Shared by all jobs that have nothing of their own to say. */
+static struct spec plain_spec;
+static struct past no_past;
+
+static uint64_t some_ms(uint64_t ms) { return MIN(ms, (uint64_t)SPEC_MS_MAX); }
+static msec some_instant(msec at) { return MAX(0, MIN(at, SPEC_MS_MAX)); }
+
+/* Zeroed before, so that padding compares equal. */
+static void fill_spec(struct spec *spec, const struct rec_spec *from, struct span idem)
 {
-    struct spec *spec = calloc(1, sizeof *spec + from->request_id.len + from->trace.len + 1);
-    if (!spec)
-        return NULL;
     spec->capabilities = from->capabilities;
-    spec->run_at = from->run_at;
-    spec->deadline = from->deadline;
-    spec->delay_ms = from->delay_ms;
-    spec->max_wait_ms = from->max_wait_ms;
-    spec->timeout_ms = from->timeout_ms;
-    spec->backoff_base_ms = from->backoff_base_ms;
-    spec->backoff_cap_ms = from->backoff_cap_ms;
-    spec->result_ttl_ms = from->result_ttl_ms;
-    spec->input_estimate = from->input_estimate;
-    spec->output_estimate = from->output_estimate;
-    spec->max_attempts = from->max_attempts;
+    spec->run_at = some_instant(from->run_at);
+    spec->deadline = some_instant(from->deadline);
+    spec->delay_ms = some_ms(from->delay_ms);
+    spec->max_wait_ms = some_ms(from->max_wait_ms);
+    spec->timeout_ms = some_ms(from->timeout_ms);
+    spec->backoff_base_ms = some_ms(from->backoff_base_ms);
+    spec->backoff_cap_ms = some_ms(from->backoff_cap_ms);
+    spec->result_ttl_ms = some_ms(from->result_ttl_ms);
     spec->ack = from->ack;
     spec->backoff_exact = from->backoff_exact;
-    spec->stream = from->stream;
-    spec->cancel_on_leave = from->cancel_on_leave;
     spec->has_idem = idem.len == sizeof spec->idem;
     if (spec->has_idem)
         memcpy(spec->idem, idem.data, sizeof spec->idem);
-    spec->request_id_len = (uint8_t)from->request_id.len;
-    spec->trace_len = (uint8_t)from->trace.len;
-    if (from->request_id.len)
-        memcpy(spec->texts, from->request_id.data, from->request_id.len);
-    if (from->trace.len)
-        memcpy(spec->texts + from->request_id.len, from->trace.data, from->trace.len);
+}
+
+static struct spec *spec_new(const struct spec *from)
+{
+    if (memcmp(from, &plain_spec, sizeof *from) == 0)
+        return &plain_spec;
+    struct spec *spec = malloc(sizeof *spec);
+    if (spec)
+        memcpy(spec, from, sizeof *spec);
     return spec;
 }
 
-struct job *job_new(struct names *names, const struct id *id, const struct rec_spec *spec, struct span idem, struct blob *body)
+enum err job_spec_own(struct job *job)
 {
-    struct job *job = calloc(1, sizeof *job);
+    if (job->spec != &plain_spec)
+        return ERR_OK;
+    struct spec *spec = calloc(1, sizeof *spec);
+    if (!spec)
+        return ERR_NOMEM;
+    job->spec = spec;
+    return ERR_OK;
+}
+
+static void copy_texts(struct job *job, struct span request_id, struct span trace)
+{
+    job->request_id_len = (uint8_t)request_id.len;
+    job->trace_len = (uint8_t)trace.len;
+    if (request_id.len)
+        memcpy(job->texts, request_id.data, request_id.len);
+    if (trace.len)
+        memcpy(job->texts + request_id.len, trace.data, trace.len);
+}
+
+bool job_shared_is_clean(void)
+{
+    static const struct spec zero_spec;
+    static const struct past zero_past;
+    return memcmp(&plain_spec, &zero_spec, sizeof plain_spec) == 0 && memcmp(&no_past, &zero_past, sizeof no_past) == 0;
+}
+
+struct job *job_new(struct names *names, const struct id *id, const struct rec_spec *from, struct span idem, struct blob *body)
+{
+    struct job *job = calloc(1, MAX(sizeof *job, offsetof(struct job, texts) + from->request_id.len + from->trace.len));
     if (!job)
         return NULL;
     job->id = *id;
     list_init(&job->place);
-    list_init(&job->watches);
     job->due.of = DUE_JOB;
-    job->class = spec->class ? spec->class : CLASS_STANDARD;
-    job->priority = spec->priority ? spec->priority : 5;
-    job->display_bytes = spec->display_bytes;
-    job->spec = spec_new(spec, idem);
-    job->route = name_get(names, spec->route);
+    job->class = from->class ? from->class : CLASS_STANDARD;
+    job->priority = from->priority ? from->priority : 5;
+    job->stream = from->stream;
+    job->cancel_on_leave = from->cancel_on_leave;
+    job->max_attempts = from->max_attempts;
+    job->display_bytes = from->display_bytes;
+    job->input_estimate = from->input_estimate;
+    job->output_estimate = from->output_estimate;
+    copy_texts(job, from->request_id, from->trace);
+    struct spec spec;
+    memset(&spec, 0, sizeof spec);
+    fill_spec(&spec, from, idem);
+    job->spec = spec_new(&spec);
+    job->past = &no_past;
+    job->route = name_get(names, from->route);
     if (!job->spec || !job->route) {
         job_free(names, &job);
         return NULL;
@@ -137,17 +177,29 @@ struct job *job_new(struct names *names, const struct id *id, const struct rec_s
     return job;
 }
 
-static void history_free(struct names *names, struct history **history)
+struct attempt_names {
+    struct name *worker, *deployment;
+};
+
+static struct attempt_names *names_of(struct history *h) { return (struct attempt_names *)&h->list[h->size]; }
+
+static void clear_row(struct names *names, struct history *h, uint32_t at)
 {
-    struct history *h = TAKE(*history);
-    if (!h)
+    name_put(names, &names_of(h)[at].worker);
+    name_put(names, &names_of(h)[at].deployment);
+    free((void *)h->list[at].message.data);
+    h->list[at].message = (struct span){0};
+}
+
+static void past_free(struct names *names, struct past **past)
+{
+    struct past *mine = TAKE(*past);
+    if (mine == &no_past)
         return;
-    for (uint32_t i = 0; i < h->count; i++) {
-        name_put(names, &h->worker[i]);
-        name_put(names, &h->deployment[i]);
-        free(h->message[i]);
-    }
-    free(h);
+    for (uint32_t i = 0; mine->history && i < mine->history->count; i++)
+        clear_row(names, mine->history, i);
+    free(mine->history);
+    free(mine);
 }
 
 void job_free(struct names *names, struct job **job)
@@ -155,11 +207,12 @@ void job_free(struct names *names, struct job **job)
     struct job *mine = TAKE(*job);
     if (!mine)
         return;
-    assert(list_empty(&mine->place) && list_empty(&mine->watches) && !mine->lease && !mine->ending);
+    assert(list_empty(&mine->place) && !mine->watches && !mine->lease && !mine->ending);
     blob_free(&mine->body);
     name_put(names, &mine->route);
-    history_free(names, &mine->history);
-    free(mine->spec);
+    past_free(names, &mine->past);
+    if (mine->spec != &plain_spec)
+        free(mine->spec);
     free(mine);
 }
 
@@ -176,72 +229,92 @@ void job_spec(const struct job *job, struct rec_spec *ret_spec)
         .delay_ms = spec->delay_ms,
         .max_wait_ms = spec->max_wait_ms,
         .timeout_ms = spec->timeout_ms,
-        .max_attempts = spec->max_attempts,
+        .max_attempts = job->max_attempts,
         .backoff_base_ms = spec->backoff_base_ms,
         .backoff_cap_ms = spec->backoff_cap_ms,
         .backoff_exact = spec->backoff_exact,
         .result_ttl_ms = spec->result_ttl_ms,
-        .stream = spec->stream,
+        .stream = job->stream,
         .ack = spec->ack,
-        .cancel_on_leave = spec->cancel_on_leave,
-        .input_estimate = spec->input_estimate,
-        .output_estimate = spec->output_estimate,
+        .cancel_on_leave = job->cancel_on_leave,
+        .input_estimate = job->input_estimate,
+        .output_estimate = job->output_estimate,
         .display_bytes = job->display_bytes,
-        .request_id = span_of(spec->texts, spec->request_id_len),
-        .trace = span_of(spec->texts + spec->request_id_len, spec->trace_len),
+        .request_id = job_request_id(job),
+        .trace = job_trace(job),
     };
 }
 
 uint64_t job_bytes(const struct job *job)
 {
-    return sizeof *job + sizeof *job->spec + job->spec->request_id_len + job->spec->trace_len + job->body_bytes;
+    return sizeof *job + sizeof *job->spec + job->request_id_len + job->trace_len + job->body_bytes;
 }
 
 /* ---- its attempts ---- */
 
-enum err job_history_reserve(struct job *job)
+static struct history *history_grown(struct history *from)
 {
-    if (!job->history)
-        job->history = calloc(1, sizeof *job->history);
-    return job->history ? ERR_OK : ERR_NOMEM;
+    uint32_t size = from ? MIN(from->size * 2, (uint32_t)PROTO_ATTEMPTS) : 1;
+    struct history *h = malloc(sizeof *h + size * (sizeof *h->list + sizeof(struct attempt_names)));
+    if (!h)
+        return NULL;
+    *h = (struct history){.size = size, .count = from ? from->count : 0};
+    if (from) {
+        memcpy(h->list, from->list, from->count * sizeof *h->list);
+        memcpy(names_of(h), names_of(from), from->count * sizeof(struct attempt_names));
+    }
+    return h;
 }
 
-static void clear_row(struct names *names, struct history *h, uint32_t at)
+enum err job_past_reserve(struct job *job, struct history **dead)
 {
-    name_put(names, &h->worker[at]);
-    name_put(names, &h->deployment[at]);
-    free(TAKE(h->message[at]));
+    if (job->past == &no_past) {
+        struct past *past = calloc(1, sizeof *past);
+        if (!past)
+            return ERR_NOMEM;
+        job->past = past;
+    }
+    struct history *old = job->past->history;
+    if (old && (old->count < old->size || old->size == PROTO_ATTEMPTS))
+        return ERR_OK;
+    struct history *grown = history_grown(old);
+    if (!grown)
+        return ERR_NOMEM;
+    job->past->history = grown;
+    if (old) {
+        old->dead = *dead;
+        *dead = old;
+    }
+    return ERR_OK;
 }
 
 struct rec_attempt *job_history_add(struct names *names, struct job *job, struct name *worker, struct name *deployment)
 {
-    struct history *h = job->history;
+    struct history *h = job->past->history;
     assert(h);
-    if (h->count == PROTO_ATTEMPTS) {
+    if (h->count == h->size) {
+        assert(h->size == PROTO_ATTEMPTS);
         clear_row(names, h, 0);
-        memmove(h->list, h->list + 1, (PROTO_ATTEMPTS - 1) * sizeof *h->list);
-        memmove(h->worker, h->worker + 1, (PROTO_ATTEMPTS - 1) * sizeof *h->worker);
-        memmove(h->deployment, h->deployment + 1, (PROTO_ATTEMPTS - 1) * sizeof *h->deployment);
-        memmove(h->message, h->message + 1, (PROTO_ATTEMPTS - 1) * sizeof *h->message);
+        memmove(h->list, h->list + 1, (h->size - 1) * sizeof *h->list);
+        memmove(names_of(h), names_of(h) + 1, (h->size - 1) * sizeof(struct attempt_names));
         h->count--;
     }
     uint32_t at = h->count++;
-    h->worker[at] = name_ref(worker);
-    h->deployment[at] = name_ref(deployment);
-    h->message[at] = NULL;
+    names_of(h)[at] = (struct attempt_names){name_ref(worker), name_ref(deployment)};
     h->list[at] = (struct rec_attempt){.worker = name_span(worker), .deployment = name_span(deployment)};
     return &h->list[at];
 }
 
 struct rec_attempt *job_history_last(struct job *job)
 {
-    return job->history && job->history->count ? &job->history->list[job->history->count - 1] : NULL;
+    struct history *h = job->past->history;
+    return h && h->count ? &h->list[h->count - 1] : NULL;
 }
 
 void job_history_drop(struct names *names, struct job *job)
 {
     if (job_history_last(job))
-        clear_row(names, job->history, --job->history->count);
+        clear_row(names, job->past->history, --job->past->history->count);
 }
 
 void job_history_say(struct job *job, struct span message)
@@ -254,8 +327,14 @@ void job_history_say(struct job *job, struct span message)
     if (!copy)
         return;
     memcpy(copy, message.data, len);
-    uint32_t at = job->history->count - 1;
-    free(job->history->message[at]);
-    job->history->message[at] = copy;
+    free((void *)row->message.data);
     row->message = span_of(copy, len);
+}
+
+void history_sweep(struct history **dead)
+{
+    for (struct history *h; (h = *dead);) {
+        *dead = h->dead;
+        free(h);
+    }
 }

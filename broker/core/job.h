@@ -18,34 +18,45 @@
 #include "broker/core/name.h"
 #include "common/list.h"
 
-/* What is asked for only when the job is leased, saved or shown. Texts follow the struct. */
+/* What most jobs leave at zero: those share one of these. */
 struct spec {
     uint64_t capabilities;
     msec run_at, deadline;
     uint64_t delay_ms, max_wait_ms, timeout_ms, backoff_base_ms, backoff_cap_ms, result_ttl_ms;
-    uint32_t input_estimate, output_estimate;
-    uint16_t max_attempts;
     uint8_t ack;
-    bool backoff_exact, stream, cancel_on_leave, has_idem;
+    bool backoff_exact, has_idem;
     uint8_t idem[32];
-    uint8_t request_id_len, trace_len;
-    char texts[]; /* request_id, trace */
 };
 
-/* The last attempts, oldest first. Made at the first attempt. */
+/* No duration or instant that a caller names may overflow a sum of a few of them. */
+#define SPEC_MS_MAX ((msec)1 << 50)
+
+/* The last attempts, oldest first. A lent list stays good when another attempt is added: it is then another block, and the old one
+ * waits for job_sweep. */
 struct history {
-    uint32_t count;
-    struct rec_attempt list[PROTO_ATTEMPTS]; /* worker and deployment are interned; message is owned */
-    struct name *worker[PROTO_ATTEMPTS], *deployment[PROTO_ATTEMPTS];
-    char *message[PROTO_ATTEMPTS];
+    struct history *dead;
+    uint32_t count, size;
+    struct rec_attempt list[]; /* worker and deployment are interned, message is owned; then as many struct attempt_names */
+};
+
+/* What a job has only from its first lease on; before that all share one of zeros. */
+struct past {
+    struct fence fence; /* of the last lease */
+    msec started_at;    /* first lease */
+    uint64_t excluded;  /* bits of deployments */
+    uint32_t run, throttles;
+    uint16_t failed_attempts, calls, crashes, solo_crashes;
+    struct history *history;
 };
 
 struct lease;
 struct ending;
+struct watch;
+struct request;
 
 struct job {
     struct id id;
-    struct job *chain; /* jobs by id */
+    struct job *chain; /* jobs by id; then those that are to be freed */
     struct tenant *tenant;
     struct queue *queue;
     struct name *route;
@@ -53,26 +64,31 @@ struct job {
     struct list place;
     struct heap_node late; /* in the flow's heap of out-of-order entries */
     uint8_t state, class, priority;
-    bool scheduled : 1;   /* pending, not before again_at */
-    bool watched : 1;     /* has at least one watch */
+    bool scheduled : 1;  /* pending, not before again_at */
     bool in_lane : 1;
-    bool body_asked : 1;  /* a lookup for its body is on its way */
+    bool body_asked : 1; /* a lookup for its body is on its way */
     bool tokens_shown : 1;
+    bool stream : 1;
+    bool cancel_on_leave : 1;
     struct due due;
-    msec arrived_at, runnable_at, again_at, expires_at, started_at;
+    union {
+        msec arrived_at;
+        struct request *request; /* DRAFT: whose it is */
+    };
+    msec runnable_at, again_at, expires_at;
     uint64_t seq;
     struct blob *body; /* NULL: only in the store */
     uint32_t body_bytes, display_bytes;
+    uint32_t input_estimate, output_estimate;
     uint64_t written; /* its last write's number */
-    struct fence fence;
-    struct spec *spec;
-    struct history *history;
+    struct spec *spec; /* never written while shared: job_spec_own */
+    struct past *past; /* never written while shared: job_past_reserve */
     struct lease *lease;
     struct ending *ending;
-    struct list watches;
-    uint64_t excluded; /* bits of deployments */
-    uint32_t run, throttles;
-    uint16_t failed_attempts, calls, crashes, solo_crashes;
+    struct watch *watches;
+    uint16_t max_attempts;
+    uint8_t request_id_len, trace_len;
+    char texts[]; /* request_id, trace */
 };
 
 /* Jobs by id: chained buckets, doubled as they fill. */
@@ -96,12 +112,20 @@ void job_free(struct names *names, struct job **job);
 /* Whether the table of moves has it. 0 is DRAFT. */
 bool job_may_move(unsigned from, unsigned to);
 
+/* A spec of its own, to be changed. ERR_NOMEM. */
+MUST_USE enum err job_spec_own(struct job *job);
+/* Nobody has written into what jobs share. For sched_check. */
+bool job_shared_is_clean(void);
 /* Fills the parts of a record or a view that only depend on the job. Lent by the job. */
 void job_spec(const struct job *job, struct rec_spec *ret_spec);
+/* The same from its submit to its end. */
 uint64_t job_bytes(const struct job *job);
 
-/* Makes room for an attempt's row. ERR_NOMEM. */
-MUST_USE enum err job_history_reserve(struct job *job);
+static inline struct span job_request_id(const struct job *job) { return span_of(job->texts, job->request_id_len); }
+static inline struct span job_trace(const struct job *job) { return span_of(job->texts + job->request_id_len, job->trace_len); }
+
+/* A past of its own, with room for one more attempt's row. A block of rows that is replaced goes to *dead. ERR_NOMEM. */
+MUST_USE enum err job_past_reserve(struct job *job, struct history **dead);
 /* The row of a new attempt; the oldest is dropped when full. Names are referenced. */
 struct rec_attempt *job_history_add(struct names *names, struct job *job, struct name *worker, struct name *deployment);
 /* The last row, or NULL. */
@@ -110,3 +134,10 @@ struct rec_attempt *job_history_last(struct job *job);
 void job_history_drop(struct names *names, struct job *job);
 /* Keeps a copy of the provider's words, cut; without memory the row stays without. */
 void job_history_say(struct job *job, struct span message);
+void history_sweep(struct history **dead);
+
+static inline const struct rec_attempt *job_attempts(const struct job *job, uint32_t *ret_count)
+{
+    *ret_count = job->past->history ? job->past->history->count : 0;
+    return *ret_count ? job->past->history->list : NULL;
+}

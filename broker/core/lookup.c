@@ -1,4 +1,3 @@
-#define HASH_NONFATAL_OOM 1
 #include "broker/core/lookup.h"
 
 #include <stdlib.h>
@@ -45,6 +44,8 @@ enum err lookup_add(struct lookups *lookups, const struct lookup_key *key, struc
         }
     }
     list_push_back(&lookup->requests, &request->node);
+    request->lookup = lookup;
+    lookup->count++;
     lookups->waiting++;
     return ERR_OK;
 }
@@ -60,7 +61,8 @@ void lookup_answered(struct lookups *lookups, struct lookup *lookup, struct list
 {
     struct list *node;
     LIST_EACH (node, &lookup->requests)
-        lookups->waiting--;
+        CONTAINER_OF(node, struct request, node)->lookup = NULL;
+    lookups->waiting -= lookup->count;
     list_append(ret_requests, &lookup->requests);
     HASH_DELETE(hh, lookups->all, lookup);
     free(lookup);
@@ -69,5 +71,6 @@ void lookup_answered(struct lookups *lookups, struct lookup *lookup, struct list
 void lookup_leave(struct lookups *lookups, struct request *request)
 {
     list_remove(&request->node);
+    TAKE(request->lookup)->count--;
     lookups->waiting--;
 }

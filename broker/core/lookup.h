@@ -13,6 +13,7 @@ struct request {
     enum request_type type;
     peer_number peer;
     uint64_t ref;
+    struct lookup *lookup; /* while it waits */
     struct job *draft;
     uint8_t body_hash[32];
     bool watch;
@@ -25,6 +26,7 @@ struct lookup {
     UT_hash_handle hh;
     struct lookup_key key; /* zero-padded: hashed whole */
     struct list requests;
+    uint32_t count;
     bool touched; /* a write changed the key since it was asked: the answer may be old */
 };
 

@@ -92,19 +92,32 @@ void outlets_refresh(struct sched *s)
 
 static enum care care_of(const struct job *job)
 {
-    if (job->crashes >= 2 || job->solo_crashes)
+    const struct past *past = job->past;
+    if (past->crashes >= 2 || past->solo_crashes)
         return CARE_SOLO;
-    return job->crashes ? CARE_SUSPECT : CARE_NONE;
+    return past->crashes ? CARE_SUSPECT : CARE_NONE;
 }
 
 /* ---- waiting ---- */
+
+void job_times(const struct sched *s, struct job *job)
+{
+    const struct spec *spec = job->spec;
+    msec scheduled = MAX(spec->run_at, spec->delay_ms ? job->arrived_at + (msec)spec->delay_ms : 0);
+    /* an explicit max_wait counts from arrival; the default would otherwise end jobs that are scheduled for later than it */
+    msec from = spec->max_wait_ms ? job->arrived_at : MAX(job->arrived_at, scheduled);
+    job->again_at = scheduled;
+    job->expires_at = from + (spec->max_wait_ms ? (msec)spec->max_wait_ms : s->settings.max_wait_ms);
+    if (spec->deadline)
+        job->expires_at = MIN(job->expires_at, spec->deadline);
+}
 
 static bool enter_flow(struct sched *s, struct job *job)
 {
     struct outlet_key key;
     memset(&key, 0, sizeof key);
     key.route = route_of(s, name_span(job->route));
-    key.need = (struct need){job->spec->capabilities, job->excluded, care_of(job)};
+    key.need = (struct need){job->spec->capabilities, job->past->excluded, care_of(job)};
     bool made;
     struct flow *flow;
     struct outlet *outlet = ready_outlet(&s->ready, &key, &made);
@@ -164,28 +177,38 @@ void body_release(struct sched *s, struct job *job)
 
 /* ---- the end of everything about a job ---- */
 
+void job_discard(struct sched *s, struct job **job)
+{
+    queue_put(&s->queues, &(*job)->queue);
+    job_free(&s->names, job);
+}
+
 void job_forget(struct sched *s, struct job *job)
 {
+    assert(job->state && !job->lease);
     job_unwait(s, job);
     deadline_set(&s->deadlines, &job->due, MSEC_NEVER);
-    watches_drop(job);
+    watches_drop(s, job);
     list_remove(&job->place);
     job_table_remove(&s->jobs, job);
     s->counts[job->state]--;
-    if (job->state) {
-        s->accepted--;
-        s->bytes -= job_bytes(job);
-        job->tenant->jobs--;
-        job->tenant->bytes -= job_bytes(job);
-        job->queue->jobs--;
-        job->tenant->waiting -= is_waiting(job->state);
-        job->tenant->active -= job->state == STATE_PROCESSING;
-        body_release(s, job);
+    s->accepted--;
+    s->bytes -= job_bytes(job);
+    s->body_cache -= job->body ? job->body->len : 0;
+    job->tenant->jobs--;
+    job->tenant->bytes -= job_bytes(job);
+    job->queue->jobs--;
+    job->tenant->waiting -= is_waiting(job->state);
+    job->tenant->active -= job->state == STATE_PROCESSING;
+    job->chain = s->dead;
+    s->dead = job;
+}
+
+void jobs_sweep(struct sched *s)
+{
+    for (struct job *job; (job = s->dead);) {
+        s->dead = job->chain;
+        ending_free(s, &job->ending);
+        job_discard(s, &job);
     }
-    ending_free(s, &job->ending);
-    if (job->lease) {
-        job->lease->job = NULL; /* the slot stays taken until its worker answers */
-        job->lease = NULL;
-    }
-    job_free(&s->names, &job);
 }

@@ -1,4 +1,3 @@
-#define HASH_NONFATAL_OOM 1
 #include "broker/core/name.h"
 
 #include <stdlib.h>
@@ -31,5 +30,14 @@ void name_put(struct names *names, struct name **name)
     if (!mine || --mine->refs)
         return;
     HASH_DELETE(hh, names->all, mine);
-    free(mine);
+    mine->dead = names->dead;
+    names->dead = mine;
+}
+
+void names_sweep(struct names *names)
+{
+    for (struct name *name; (name = names->dead);) {
+        names->dead = name->dead;
+        free(name);
+    }
 }

@@ -15,13 +15,15 @@ static void ack_outcome(struct sched *s, peer_number peer, const struct id *id, 
 static void refuse_late(struct sched *s, const struct input *in, struct worker *worker, struct job *job)
 {
     struct lease *lease = lease_find(s, worker, &in->outcome->id, in->outcome->fence);
-    uint64_t after = job ? job->written : 0;
+    uint64_t after = job ? job->written : 0; /* a draft's is 0 */
+    worker->doubtful = false;
+    roster_changed(&s->roster, worker);
     if (lease && !lease->job) { /* its job was cancelled or expired: as expected */
         after = lease->after;
         lease_free(s, lease);
-    } else if (!job || fence_compare(job->fence, in->outcome->fence) != 0)
+    } else if (!job || fence_compare(job->past->fence, in->outcome->fence) != 0)
         s->stats.fenced++;
-    if (job && job->ending && !job->ending->written && fence_compare(job->fence, in->outcome->fence) == 0) {
+    if (job && job->ending && !job->ending->written && fence_compare(job->past->fence, in->outcome->fence) == 0) {
         job->ending->acks = true; /* the end waits for its display part: acknowledged with it */
         return;
     }
@@ -62,7 +64,7 @@ static void fill_ending(struct ending *end, const struct input *in)
 static bool has_elsewhere(const struct sched *s, const struct job *job)
 {
     uint32_t route = route_of(s, name_span(job->route));
-    return route != UINT32_MAX && (s->routes[route].bits & ~job->excluded) != 0;
+    return route != UINT32_MAX && (s->routes[route].bits & ~job->past->excluded) != 0;
 }
 
 /* Whether the job gets another attempt, and when. Charges what the kind charges. */
@@ -70,17 +72,17 @@ static bool tries_again(struct sched *s, struct job *job, const struct msg_outco
 {
     struct retry_rule rule = retry_rule(outcome->kind);
     const struct spec *spec = job->spec;
-    unsigned max = spec->max_attempts ? spec->max_attempts : s->settings.max_attempts;
-    unsigned before = outcome->kind == KIND_THROTTLED ? job->throttles : job->failed_attempts;
-    job->failed_attempts += rule.counted;
-    job->throttles += outcome->kind == KIND_THROTTLED;
+    unsigned before = outcome->kind == KIND_THROTTLED ? job->past->throttles : job->past->failed_attempts;
+    job->past->failed_attempts += rule.counted;
+    job->past->throttles += outcome->kind == KIND_THROTTLED;
     s->stats.throttled += outcome->kind == KIND_THROTTLED;
     *ret_wait = 0;
     if (rule.elsewhere) {
-        job->excluded |= 1ull << (job->lease->deployment - s->roster.deployments);
+        if (job->lease->deployment) /* else it is not in the settings any more */
+            job->past->excluded |= 1ull << (job->lease->deployment - s->roster.deployments);
         return has_elsewhere(s, job);
     }
-    if (!rule.again || job->failed_attempts >= max)
+    if (!rule.again || job->past->failed_attempts >= job->max_attempts)
         return false;
     if (rule.at_once)
         return true;
@@ -114,22 +116,27 @@ enum err on_outcome(struct sched *s, const struct input *in)
     if (!worker)
         return ERR_OK;
     struct job *job = job_table_find(&s->jobs, &outcome->id);
-    if (!job || !job->lease || job->ending || fence_compare(job->fence, outcome->fence) != 0) {
+    if (!job || !job->lease || job->ending || fence_compare(job->past->fence, outcome->fence) != 0 ||
+        (job->lease->worker && job->lease->worker != worker)) {
         refuse_late(s, in, worker, job);
         return ERR_OK;
     }
     struct lease *lease = job->lease;
+    if (!lease->worker) { /* recovered, and its HELLO did not claim it */
+        list_remove(&lease->node);
+        roster_take(&s->roster, worker, lease);
+    }
     worker->doubtful = false;
     fill_attempt(s, job, outcome);
     msec wait;
     if (outcome->kind == KIND_UNSERVED && lease->deployment) { /* not to this worker again */
-        enum err ignored;
         roster_unserve(worker, lease->deployment);
-        roster_place(&s->roster, worker, &ignored);
+        if (roster_place(&s->roster, worker))
+            sched_again(s);
         s->reopen = true;
     }
     if (outcome->kind && tries_again(s, job, outcome, &wait)) {
-        job->calls -= outcome->kind == KIND_UNSERVED; /* no call was made */
+        job->past->calls -= outcome->kind == KIND_UNSERVED; /* no call was made */
         try_again(s, job, wait);
         ack_outcome(s, in->peer, &outcome->id, outcome->fence, job->written);
         return ERR_OK;
@@ -147,8 +154,11 @@ void on_unsent(struct sched *s, const struct input *in)
         worker->doubtful = true;
         roster_changed(&s->roster, worker);
     }
-    if (job && job->lease && fence_compare(job->fence, in->unsent->fence) == 0) {
-        lease_undo(s, job);
+    if (job && job->lease && fence_compare(job->past->fence, in->unsent->fence) == 0) {
+        if (job->ending)
+            lease_lapse(s, job, false);
+        else
+            lease_undo(s, job);
         return;
     }
     struct lease *lease = worker ? lease_find(s, worker, &in->unsent->id, in->unsent->fence) : NULL;

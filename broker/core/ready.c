@@ -1,4 +1,3 @@
-#define HASH_NONFATAL_OOM 1
 #include "broker/core/ready.h"
 
 #include <stdlib.h>

@@ -12,16 +12,18 @@ static enum err recover_lease(struct sched *s, struct job *job, const struct rec
     }
     list_init(&lease->node);
     lease->id = job->id;
-    lease->fence = job->fence;
+    lease->fence = job->past->fence;
     lease->job = job;
     lease->deployment = roster_deployment(&s->roster, record->deployment);
+    if (lease->deployment)
+        lease->deployment->active++;
     lease->worker_name = name_get(&s->names, record->worker);
     lease->deployment_name = name_get(&s->names, record->deployment);
     lease->cost = JOB_COST;
     lease->progress = 10;
     lease->sent = true;
     lease->expires_at = s->now + s->settings.lease_ms; /* in full: the clock starts when this broker does */
-    lease->suspect = job->crashes == 1 && !job->solo_crashes;
+    lease->suspect = job->past->crashes == 1 && !job->past->solo_crashes;
     job->lease = lease;
     list_push_back(&s->orphans, &lease->node);
     return ERR_OK;
@@ -31,10 +33,10 @@ static enum err recover_history(struct sched *s, struct job *job, const struct r
 {
     if (!record->attempts_count)
         return ERR_OK;
-    if (job_history_reserve(job))
-        return ERR_NOMEM;
     for (uint32_t i = 0; i < record->attempts_count; i++) {
         const struct rec_attempt *from = &record->attempts[i];
+        if (job_past_reserve(job, &s->dead_histories))
+            return ERR_NOMEM;
         struct name *worker = name_get(&s->names, from->worker), *deployment = name_get(&s->names, from->deployment);
         struct rec_attempt *row = job_history_add(&s->names, job, worker, deployment);
         struct span shown_worker = row->worker, shown_deployment = row->deployment;
@@ -49,28 +51,48 @@ static enum err recover_history(struct sched *s, struct job *job, const struct r
     return ERR_OK;
 }
 
+static bool has_past(const struct rec_job *record)
+{
+    return record->run || record->attempts_count || record->failed_attempts || record->throttles || record->excluded;
+}
+
+/* A route whose every deployment was excluded under other settings would never be served: then none is. */
+static uint64_t still_excluded(const struct sched *s, const struct rec_job *record)
+{
+    uint32_t route = route_of(s, record->spec.route);
+    return route != UINT32_MAX && (s->routes[route].bits & ~record->excluded) ? record->excluded : 0;
+}
+
+static enum err fill_past(struct sched *s, struct job *job, const struct rec_job *record)
+{
+    if (!has_past(record))
+        return ERR_OK;
+    if (job_past_reserve(job, &s->dead_histories))
+        return ERR_NOMEM;
+    struct past *past = job->past;
+    past->fence = record->fence;
+    past->started_at = record->started_at;
+    past->excluded = still_excluded(s, record);
+    past->run = record->run;
+    past->throttles = record->throttles;
+    past->failed_attempts = record->failed_attempts;
+    past->calls = record->calls;
+    past->crashes = record->crashes;
+    past->solo_crashes = record->solo_crashes;
+    return recover_history(s, job, record);
+}
+
 static void fill(struct sched *s, struct job *job, const struct rec_job *record)
 {
     job->arrived_at = record->arrived_at;
     job->runnable_at = record->runnable_at;
-    job->again_at = record->again_at;
-    job->started_at = record->started_at;
-    job->run = record->run;
-    job->fence = record->fence;
-    job->failed_attempts = record->failed_attempts;
-    job->throttles = record->throttles;
-    job->crashes = record->crashes;
-    job->solo_crashes = record->solo_crashes;
     job->body_bytes = record->body_bytes;
+    job->display_bytes = MIN(job->display_bytes, job->body_bytes);
     job->seq = record->seq;
-    job->calls = record->calls;
-    job->excluded = record->excluded;
-    const struct spec *spec = job->spec;
-    msec scheduled = MAX(spec->run_at, spec->delay_ms ? job->arrived_at + (msec)MIN(spec->delay_ms, (uint64_t)1 << 50) : 0);
-    msec from = spec->max_wait_ms ? job->arrived_at : MAX(job->arrived_at, scheduled);
-    job->expires_at = from + (spec->max_wait_ms ? (msec)MIN(spec->max_wait_ms, (uint64_t)1 << 50) : s->settings.max_wait_ms);
-    if (spec->deadline)
-        job->expires_at = MIN(job->expires_at, spec->deadline);
+    if (!job->max_attempts)
+        job->max_attempts = (uint16_t)s->settings.max_attempts;
+    job_times(s, job);
+    job->again_at = record->again_at;
     s->seq = MAX(s->seq, job->seq);
 }
 
@@ -98,9 +120,9 @@ enum err on_recover(struct sched *s, const struct input *in)
     job->queue = queue_get(&s->queues, record->spec.queue);
     fill(s, job, record);
     bool leased = record->state == STATE_PROCESSING;
-    if (!job->tenant || !job->queue || job_table_reserve(&s->jobs) || heap_reserve(&s->deadlines, s->deadlines.count + 1) ||
-        recover_history(s, job, record) || (leased && recover_lease(s, job, record))) {
-        job_free(&s->names, &job);
+    if (!job->tenant || !job->queue || job_table_reserve(&s->jobs) || sched_reserve_due(s) || fill_past(s, job, record) ||
+        (leased && recover_lease(s, job, record))) {
+        job_discard(s, &job);
         return ERR_NOMEM;
     }
     job_table_add(&s->jobs, job);
@@ -122,7 +144,7 @@ enum err on_recover(struct sched *s, const struct input *in)
 
 static void rewrite_job(struct sched *s, struct job *job)
 {
-    if (job->ending && job->ending->written) {
+    if (job_is_over(job)) {
         end_write(s, job);
         return;
     }

@@ -23,10 +23,9 @@ struct retry_rule retry_rule(unsigned kind) { return kind < KINDS ? rules[kind] 
 
 msec retry_wait(msec base_ms, msec cap_ms, unsigned failures, bool exact, msec asked_ms, uint64_t random)
 {
-    msec bound = base_ms;
+    msec bound = MIN(base_ms, cap_ms);
     for (unsigned i = 0; i < failures && bound < cap_ms; i++)
-        bound *= 2;
-    bound = MIN(bound, cap_ms);
+        bound = bound <= cap_ms / 2 ? bound * 2 : cap_ms;
     msec wait = exact ? bound : (msec)(random % ((uint64_t)bound + 1));
     return MAX(wait, asked_ms);
 }

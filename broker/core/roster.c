@@ -1,4 +1,3 @@
-#define HASH_NONFATAL_OOM 1
 #include "broker/core/roster.h"
 #include "broker/core/ready.h"
 
@@ -37,18 +36,51 @@ struct deployment *roster_deployment(struct roster *roster, struct span name)
     return NULL;
 }
 
-/* A place for a new name: one that nobody lists or uses any more, else the next. */
-static struct deployment *free_place(struct roster *roster, struct names *names)
+/* The settings' deployments on their way into the roster: nothing of it changes until all of them have a place. */
+struct deployments {
+    struct deployment list[ROSTER_DEPLOYMENTS];
+    uint32_t count;
+    uint64_t taken; /* bits with references of their own */
+};
+
+/* A name keeps its place; a new one gets one that nobody lists or uses any more, else the next. */
+static struct deployment *place_for(struct deployments *next, const struct name *name)
 {
-    for (uint32_t i = 0; i < roster->deployments_count; i++) {
-        struct deployment *d = &roster->deployments[i];
-        if (!d->listed && !d->active) {
-            name_put(names, &d->name);
-            name_put(names, &d->model);
-            return d;
-        }
+    for (uint32_t i = 0; i < next->count; i++)
+        if (next->list[i].name == name)
+            return &next->list[i];
+    for (uint32_t i = 0; i < next->count; i++)
+        if (!next->list[i].listed && !next->list[i].active)
+            return &next->list[i];
+    return next->count < ROSTER_DEPLOYMENTS ? &next->list[next->count++] : NULL;
+}
+
+static enum err take_row(struct deployments *next, struct names *names, const struct sched_deployment *row, uint8_t *ret_bit)
+{
+    struct name *name = name_get(names, span_str(row->name)), *model = name_get(names, span_str(row->model));
+    struct deployment *d = name && model ? place_for(next, name) : NULL;
+    uint64_t bit = d ? 1ull << (d - next->list) : 0;
+    if (!d || next->taken & bit) { /* a second row of one name says nothing new */
+        enum err e = !name || !model ? ERR_NOMEM : d ? ERR_OK : ERR_LIMIT;
+        *ret_bit = d ? (uint8_t)(d - next->list) : 0;
+        name_put(names, &name);
+        name_put(names, &model);
+        return e;
     }
-    return roster->deployments_count < ROSTER_DEPLOYMENTS ? &roster->deployments[roster->deployments_count++] : NULL;
+    uint32_t active = d->name == name ? d->active : 0;
+    *d = (struct deployment){name, model, row->hash, row->concurrency, active, true};
+    next->taken |= bit;
+    *ret_bit = (uint8_t)(d - next->list);
+    return ERR_OK;
+}
+
+static void put_taken(struct names *names, struct deployment *list, uint32_t count, uint64_t taken)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (taken & 1ull << i) {
+            name_put(names, &list[i].name);
+            name_put(names, &list[i].model);
+        }
 }
 
 enum err roster_deployments(struct roster *roster, struct names *names, const struct sched_deployment *rows, uint32_t count,
@@ -56,33 +88,24 @@ enum err roster_deployments(struct roster *roster, struct names *names, const st
 {
     if (count > ROSTER_DEPLOYMENTS)
         return ERR_LIMIT;
-    for (uint32_t i = 0; i < roster->deployments_count; i++)
-        roster->deployments[i].listed = false;
-    for (uint32_t i = 0; i < count; i++) {
-        struct deployment *d = roster_deployment(roster, span_str(rows[i].name));
-        if (d)
-            d->listed = true;
+    struct deployments next = {.count = roster->deployments_count};
+    memcpy(next.list, roster->deployments, sizeof next.list);
+    for (uint32_t i = 0; i < next.count; i++) { /* who stays must not lose its place to a new name */
+        bool stays = false;
+        for (uint32_t r = 0; r < count; r++)
+            stays |= span_is(name_span(next.list[i].name), rows[r].name);
+        next.list[i].listed = stays;
     }
     for (uint32_t i = 0; i < count; i++) {
-        struct deployment *d = roster_deployment(roster, span_str(rows[i].name));
-        if (!d) {
-            d = free_place(roster, names);
-            if (!d)
-                return ERR_LIMIT;
-            *d = (struct deployment){.name = name_get(names, span_str(rows[i].name))};
-            if (!d->name)
-                return ERR_NOMEM;
+        enum err e = take_row(&next, names, &rows[i], &ret_bits[i]);
+        if (e) {
+            put_taken(names, next.list, next.count, next.taken);
+            return e;
         }
-        struct name *model = name_get(names, span_str(rows[i].model));
-        if (!model)
-            return ERR_NOMEM;
-        name_put(names, &d->model);
-        d->model = model;
-        d->hash = rows[i].hash;
-        d->concurrency = rows[i].concurrency;
-        d->listed = true;
-        ret_bits[i] = (uint8_t)(d - roster->deployments);
     }
+    put_taken(names, roster->deployments, roster->deployments_count, next.taken);
+    memcpy(roster->deployments, next.list, sizeof next.list);
+    roster->deployments_count = next.count;
     return ERR_OK;
 }
 
@@ -126,15 +149,14 @@ void roster_changed(struct roster *roster, struct worker *worker)
     mark_group(roster, group);
 }
 
-static bool leave_group(struct roster *roster, struct worker *worker)
+static void leave_group(struct roster *roster, struct worker *worker)
 {
     struct group *group = TAKE(worker->group);
     if (!group)
-        return false;
+        return;
     heap_remove(&group->free, &worker->node);
     group->workers--;
     mark_group(roster, group);
-    return !group->workers;
 }
 
 static struct group *group_for(struct roster *roster, uint64_t served, bool solo)
@@ -154,26 +176,35 @@ static struct group *group_for(struct roster *roster, uint64_t served, bool solo
     return empty;
 }
 
-bool roster_place(struct roster *roster, struct worker *worker, enum err *ret_err)
+enum err roster_place(struct roster *roster, struct worker *worker)
 {
     uint64_t served = served_bits(roster, worker);
-    *ret_err = ERR_OK;
     if (worker->group && worker->group->served == served) {
         roster_changed(roster, worker);
-        return false;
+        return ERR_OK;
     }
-    bool changed = leave_group(roster, worker);
+    leave_group(roster, worker);
     struct group *group = group_for(roster, served, worker->solo);
     if (!group || heap_reserve(&group->free, group->workers + 1)) {
-        *ret_err = group ? ERR_NOMEM : ERR_LIMIT;
-        return changed;
+        roster->unplaced = true;
+        return group ? ERR_NOMEM : ERR_LIMIT;
     }
-    changed |= !group->workers;
     group->workers++;
     worker->group = group;
     mark_group(roster, group);
     roster_changed(roster, worker);
-    return changed;
+    return ERR_OK;
+}
+
+enum err roster_place_all(struct roster *roster)
+{
+    enum err first = ERR_OK;
+    roster->unplaced = false;
+    for (struct worker *worker = roster->workers; worker; worker = worker->hh.next) {
+        enum err e = roster_place(roster, worker);
+        first = first ? first : e;
+    }
+    return first;
 }
 
 uint64_t roster_groups(const struct roster *roster, uint64_t deployments, bool solo)
@@ -187,26 +218,29 @@ uint64_t roster_groups(const struct roster *roster, uint64_t deployments, bool s
 
 /* ---- workers ---- */
 
-static void served_free(struct names *names, struct worker *worker)
+static void served_free(struct names *names, struct worker_served *served, uint32_t count)
 {
-    for (uint32_t i = 0; i < worker->served_count; i++)
-        name_put(names, &worker->served[i].name);
-    free(TAKE(worker->served));
-    worker->served_count = 0;
+    for (uint32_t i = 0; i < count; i++)
+        name_put(names, &served[i].name);
+    free(served);
 }
 
-static enum err served_copy(struct names *names, struct worker *worker, const struct msg_hello *hello)
+enum err roster_serves(struct names *names, struct worker *worker, const struct msg_hello *hello)
 {
-    worker->served = calloc(MAX(hello->served_count, 1u), sizeof *worker->served);
-    if (!worker->served)
+    struct worker_served *served = calloc(MAX(hello->served_count, 1u), sizeof *served);
+    if (!served)
         return ERR_NOMEM;
     for (uint32_t i = 0; i < hello->served_count; i++) {
-        worker->served[i].name = name_get(names, hello->served[i].name);
-        if (!worker->served[i].name)
+        served[i].name = name_get(names, hello->served[i].name);
+        served[i].hash = hello->served[i].hash;
+        if (!served[i].name) {
+            served_free(names, served, i);
             return ERR_NOMEM;
-        worker->served[i].hash = hello->served[i].hash;
-        worker->served_count++;
+        }
     }
+    served_free(names, worker->served, worker->served_count);
+    worker->served = served;
+    worker->served_count = hello->served_count;
     return ERR_OK;
 }
 
@@ -219,16 +253,48 @@ struct worker *roster_find(struct roster *roster, const uint8_t instance[16])
 
 struct worker *roster_by_peer(struct roster *roster, peer_number peer)
 {
-    struct worker *worker;
-    for (worker = roster->workers; worker; worker = worker->hh.next)
-        if (worker->peer == peer)
-            return worker;
-    return NULL;
+    struct worker_session *session;
+    HASH_FIND(hh, roster->sessions, &peer, sizeof peer, session);
+    return session ? session->worker : NULL;
+}
+
+static void end_session(struct roster *roster, struct worker *worker)
+{
+    struct worker_session *session = TAKE(worker->session);
+    worker->peer = 0;
+    if (!session)
+        return;
+    HASH_DELETE(hh, roster->sessions, session);
+    free(session);
+}
+
+enum err roster_session(struct roster *roster, struct worker *worker, peer_number peer)
+{
+    if (worker->peer == peer)
+        return ERR_OK;
+    struct worker_session *session = NULL;
+    if (peer) {
+        session = calloc(1, sizeof *session);
+        if (!session)
+            return ERR_NOMEM;
+        session->peer = peer;
+        session->worker = worker;
+        HASH_ADD(hh, roster->sessions, peer, sizeof session->peer, session);
+        if (!session->hh.tbl) {
+            free(session);
+            return ERR_NOMEM;
+        }
+    }
+    end_session(roster, worker);
+    worker->peer = peer;
+    worker->session = session;
+    roster_changed(roster, worker);
+    return ERR_OK;
 }
 
 static void worker_free(struct names *names, struct worker *worker)
 {
-    served_free(names, worker);
+    served_free(names, worker->served, worker->served_count);
     name_put(names, &worker->name);
     free(worker);
 }
@@ -243,7 +309,7 @@ struct worker *roster_add(struct roster *roster, struct names *names, const stru
     worker->due.of = DUE_WORKER;
     list_init(&worker->leases);
     worker->name = name_get(names, hello->name);
-    if (worker->name && !served_copy(names, worker, hello))
+    if (worker->name && !roster_serves(names, worker, hello))
         HASH_ADD(hh, roster->workers, instance, sizeof worker->instance, worker);
     if (!worker->hh.tbl) {
         worker_free(names, worker);
@@ -258,6 +324,7 @@ void roster_remove(struct roster *roster, struct names *names, struct worker *wo
 {
     assert(list_empty(&worker->leases) && !heap_has(&worker->due.node));
     leave_group(roster, worker);
+    end_session(roster, worker);
     roster->slots -= worker->slots;
     roster->workers_count--;
     HASH_DELETE(hh, roster->workers, worker);
@@ -312,8 +379,6 @@ void roster_take(struct roster *roster, struct worker *worker, struct lease *lea
     worker->used++;
     worker->suspects += lease->suspect;
     roster->used++;
-    if (lease->deployment)
-        lease->deployment->active++;
     roster_changed(roster, worker);
 }
 
@@ -321,8 +386,6 @@ void roster_give_back(struct roster *roster, struct lease *lease)
 {
     struct worker *worker = TAKE(lease->worker);
     list_remove(&lease->node);
-    if (lease->deployment)
-        lease->deployment->active -= worker ? 1 : 0;
     if (!worker)
         return;
     worker->used--;

@@ -26,10 +26,18 @@ struct group {
     struct heap free; /* workers with room, most room first */
 };
 
+/* Where a worker is heard. */
+struct worker_session {
+    UT_hash_handle hh; /* by peer */
+    peer_number peer;
+    struct worker *worker;
+};
+
 struct worker {
     UT_hash_handle hh; /* by instance */
     uint8_t instance[16];
     peer_number peer; /* 0 while it is away */
+    struct worker_session *session;
     struct name *name;
     uint32_t slots, used;
     uint32_t suspects;
@@ -60,15 +68,17 @@ struct lease {
     struct ending *ending; /* memory for the job's end, so that an outcome always finds room */
     msec expires_at;
     uint64_t cost;
-    uint64_t after; /* of a job that has ended: its last write */
+    uint64_t after; /* what its JOB waits for; of a job that has ended: its last write */
     bool sent;      /* its JOB effect has been given */
     bool suspect;   /* counts in its worker's suspects */
     bool token_watch;
+    bool heard; /* in the heartbeat that is looked at */
     uint8_t progress;
 };
 
 struct roster {
     struct worker *workers;
+    struct worker_session *sessions;
     struct deployment deployments[ROSTER_DEPLOYMENTS];
     uint32_t deployments_count;
     struct group groups[ROSTER_GROUPS];
@@ -76,13 +86,14 @@ struct roster {
     uint64_t groups_solo;
     uint64_t groups_present;
     uint32_t workers_count, slots, used;
+    bool unplaced; /* some worker has found no group */
 };
 
 void roster_init(struct roster *roster);
 void roster_done(struct roster *roster, struct names *names);
 
-/* The settings' deployments: known ones keep their bit. *ret_bits: for each row its bit's index. ERR_LIMIT: more than ROSTER_DEPLOYMENTS;
- * ERR_NOMEM. */
+/* The settings' deployments: known ones keep their bit. *ret_bits: for each row its bit's index. ERR_LIMIT: more than ROSTER_DEPLOYMENTS,
+ * those with calls still running included; ERR_NOMEM. On either, nothing has changed. */
 MUST_USE enum err roster_deployments(struct roster *roster, struct names *names, const struct sched_deployment *rows, uint32_t count,
                                      uint8_t *ret_bits);
 struct deployment *roster_deployment(struct roster *roster, struct span name);
@@ -91,12 +102,17 @@ struct deployment *roster_deployment(struct roster *roster, struct span name);
 MUST_USE struct worker *roster_add(struct roster *roster, struct names *names, const struct msg_hello *hello);
 struct worker *roster_find(struct roster *roster, const uint8_t instance[16]);
 struct worker *roster_by_peer(struct roster *roster, peer_number peer);
+/* It is heard there now, and nowhere else; 0: nowhere, which cannot fail. ERR_NOMEM: as before. */
+MUST_USE enum err roster_session(struct roster *roster, struct worker *worker, peer_number peer);
+/* What a HELLO says it serves. ERR_NOMEM: as before. */
+MUST_USE enum err roster_serves(struct names *names, struct worker *worker, const struct msg_hello *hello);
 /* It must hold no lease. */
 void roster_remove(struct roster *roster, struct names *names, struct worker *worker);
 
-/* Puts the worker into its group, after its served list or the deployments changed. True when groups came or went: outlets must be
- * looked at again. ERR_LIMIT through *ret_err: no group is left, it gets no work. */
-bool roster_place(struct roster *roster, struct worker *worker, enum err *ret_err);
+/* Puts the worker into its group, after its served list or the deployments changed; outlets must be looked at again. ERR_NOMEM; ERR_LIMIT: no
+ * group is left. On either it gets no work until roster_place_all finds a place for it. */
+MUST_USE enum err roster_place(struct roster *roster, struct worker *worker);
+MUST_USE enum err roster_place_all(struct roster *roster);
 /* The worker does not serve it after all. */
 void roster_unserve(struct worker *worker, const struct deployment *deployment);
 
@@ -107,7 +123,7 @@ void roster_slots(struct roster *roster, struct worker *worker, uint32_t slots);
 /* The worker for a job: most room among the groups given, NULL when none has. care: enum care. */
 struct worker *roster_choose(struct roster *roster, uint64_t groups, uint64_t served_bit, uint64_t care);
 
-/* Takes and frees a slot. */
+/* Takes and frees a slot of the worker; a lease of nobody frees none. */
 void roster_take(struct roster *roster, struct worker *worker, struct lease *lease);
 void roster_give_back(struct roster *roster, struct lease *lease);
 

@@ -34,28 +34,25 @@ void save_job(struct sched *s, struct job *job)
         .arrived_at = job->arrived_at,
         .runnable_at = job->runnable_at,
         .again_at = job->again_at,
-        .run = job->run,
-        .fence = job->fence,
-        .failed_attempts = job->failed_attempts,
-        .throttles = job->throttles,
-        .crashes = job->crashes,
-        .solo_crashes = job->solo_crashes,
-        .started_at = job->started_at,
+        .run = job->past->run,
+        .fence = job->past->fence,
+        .failed_attempts = job->past->failed_attempts,
+        .throttles = job->past->throttles,
+        .crashes = job->past->crashes,
+        .solo_crashes = job->past->solo_crashes,
+        .started_at = job->past->started_at,
         .body_bytes = job->body_bytes,
         .idem = idem_span(job),
         .seq = job->seq,
-        .calls = job->calls,
-        .excluded = job->excluded,
+        .calls = job->past->calls,
+        .excluded = job->past->excluded,
     };
     fill_spec(job, &record->spec);
     if (job->lease) {
         record->worker = name_span(job->lease->worker_name);
         record->deployment = name_span(job->lease->deployment_name);
     }
-    if (job->history) {
-        record->attempts = job->history->list;
-        record->attempts_count = job->history->count;
-    }
+    record->attempts = job_attempts(job, &record->attempts_count);
     job->written = s->written;
 }
 
@@ -92,10 +89,10 @@ void save_ended(struct sched *s, struct job *job)
     *record = (struct rec_ended){
         .state = job->state,
         .created_at = job->arrived_at,
-        .started_at = job->started_at,
+        .started_at = job->past->started_at,
         .completed_at = end->at,
-        .run = job->run,
-        .attempt = job->calls,
+        .run = job->past->run,
+        .attempt = job->past->calls,
         .kind = end->kind,
         .http_status = end->http_status,
         .message = span_of(end->message, end->message_len),
@@ -107,10 +104,7 @@ void save_ended(struct sched *s, struct job *job)
         .idem = idem_span(job),
     };
     fill_spec(job, &record->spec);
-    if (job->history) {
-        record->attempts = job->history->list;
-        record->attempts_count = job->history->count;
-    }
+    record->attempts = job_attempts(job, &record->attempts_count);
     struct lookup_key ended = lookup_key_id(LOOKUP_ENDED, &job->id), any = lookup_key_id(LOOKUP_ANY, &job->id);
     lookup_touch(&s->lookups, &ended);
     lookup_touch(&s->lookups, &any);
@@ -133,6 +127,8 @@ void save_idem(struct sched *s, struct job *job, const uint8_t hash[32], const u
 uint64_t drop_job(struct sched *s, const struct id *id)
 {
     give_write(s, EFFECT_DROP_JOB)->id = *id;
+    struct lookup_key any = lookup_key_id(LOOKUP_ANY, id);
+    lookup_touch(&s->lookups, &any);
     return s->written;
 }
 
@@ -185,8 +181,10 @@ void ask_body(struct sched *s, struct job *job)
 
 uint32_t retry_after(struct sched *s, enum err error)
 {
-    if (error == ERR_STORE || error == ERR_DRAINING)
+    if (error == ERR_STORE || error == ERR_DRAINING || error == ERR_NOMEM)
         return 1000;
+    if (error != ERR_QUEUE_FULL && error != ERR_BYTES_FULL && error != ERR_OVERLOADED)
+        return 0; /* waiting would change nothing */
     if (s->ends_per_second <= 0)
         return 10000;
     double ms = 1000.0 / s->ends_per_second; /* until one place is free */
@@ -203,16 +201,13 @@ void view_job(struct sched *s, struct job *job, struct rec_view *view)
         .class = job->class,
         .queue = queue_span(job->queue),
         .created_at = job->arrived_at,
-        .started_at = job->started_at,
+        .started_at = job->past->started_at,
         .retry_at = job->state == STATE_RETRYING || job->scheduled ? job->again_at : 0,
-        .run = job->run,
-        .attempt = job->calls,
-        .max_attempts = job->spec->max_attempts ? job->spec->max_attempts : (uint16_t)s->settings.max_attempts,
+        .run = job->past->run,
+        .attempt = job->past->calls,
+        .max_attempts = job->max_attempts,
     };
-    if (job->history) {
-        view->attempts = job->history->list;
-        view->attempts_count = job->history->count;
-    }
+    view->attempts = job_attempts(job, &view->attempts_count);
 }
 
 struct effect *answer(struct sched *s, peer_number peer, uint64_t ref, const struct id *id, enum err error, uint64_t after)
@@ -230,12 +225,10 @@ struct effect *answer(struct sched *s, peer_number peer, uint64_t ref, const str
 
 void answer_job(struct sched *s, peer_number peer, uint64_t ref, struct job *job)
 {
-    bool ended = job->ending || state_is_terminal(job->state);
-    struct effect *effect = answer(s, peer, ref, &job->id, ended ? ERR_ENDED : ERR_OK, job->written);
+    bool over = job_is_over(job);
+    struct effect *effect = answer(s, peer, ref, &job->id, over ? ERR_ENDED : ERR_OK, job->written);
     view_job(s, job, &effect->answer.view);
-    if (job->ending)
-        effect->answer.view.state = job->ending->state;
-    if (!ended && job->body && job->display_bytes) {
+    if (!over && job->body && job->display_bytes) {
         effect->body = job->body;
         effect->body_len = job->display_bytes;
     }
@@ -250,22 +243,19 @@ static void show_to(struct sched *s, struct job *job, struct watch *watch, enum 
     effect->event = (struct rec_event){
         .id = job->id,
         .event = (uint8_t)event,
-        .run = job->run,
+        .run = job->past->run,
         .state = job->state,
         .reason = (uint8_t)job_reason(job),
         .progress = job->state == STATE_COMPLETED ? 100 : job->lease ? job->lease->progress : 0,
-        .attempt = job->calls,
+        .attempt = job->past->calls,
     };
 }
 
 void show(struct sched *s, struct job *job, enum job_event event)
 {
-    struct list *node;
-    LIST_EACH (node, &job->watches) {
-        struct watch *watch = CONTAINER_OF(node, struct watch, of_job);
+    for (struct watch *watch = job->watches; watch; watch = watch->next)
         if (watch->all || event == EVENT_ENDED)
             show_to(s, job, watch, event);
-    }
     if (event != EVENT_STATUS && event != EVENT_ENDED)
         return;
     struct effect *effect = give(s, EFFECT_CHANGE);

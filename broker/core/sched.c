@@ -46,12 +46,13 @@ uint64_t sched_random(struct sched *s)
 
 bool sched_room(struct sched *s, const struct job *job)
 {
-    size_t watches = 0;
-    struct list *node;
-    LIST_EACH (node, &job->watches)
-        watches++;
-    return !effects_reserve(s->out, 24 + 4 * watches);
+    size_t waiting = 0;
+    for (const struct watch *watch = job->watches; watch; watch = watch->next)
+        waiting++;
+    return !effects_reserve(s->out, 24 + CANCELLERS_MAX + 4 * waiting);
 }
+
+enum err sched_reserve_due(struct sched *s) { return heap_reserve(&s->deadlines, (uint32_t)s->accepted + s->roster.workers_count + 1); }
 
 void sched_again(struct sched *s) { s->again_at = MIN(s->again_at, s->now + SOON_MS); }
 
@@ -73,7 +74,7 @@ static void routes_free(struct names *names, struct route **routes, uint32_t cou
     free(list);
 }
 
-static enum err routes_new(struct sched *s, const struct sched_settings *settings, const uint8_t *bits, struct route **ret_routes)
+static enum err routes_new(struct sched *s, const struct sched_settings *settings, struct route **ret_routes)
 {
     struct route *routes = calloc(MAX(settings->routes_count, 1u), sizeof *routes);
     if (!routes)
@@ -87,54 +88,68 @@ static enum err routes_new(struct sched *s, const struct sched_settings *setting
             return ERR_NOMEM;
         }
         routes[i].count = row->deployments_count;
-        for (uint32_t d = 0; d < row->deployments_count; d++) {
-            routes[i].deployments[d] = bits[row->deployments[d]];
-            routes[i].bits |= 1ull << routes[i].deployments[d];
-        }
     }
     *ret_routes = routes;
     return ERR_OK;
 }
 
+static void routes_number(struct route *routes, const struct sched_settings *settings, const uint8_t *bits)
+{
+    for (uint32_t i = 0; i < settings->routes_count; i++)
+        for (uint32_t d = 0; d < routes[i].count; d++) {
+            routes[i].deployments[d] = bits[settings->routes[i].deployments[d]];
+            routes[i].bits |= 1ull << routes[i].deployments[d];
+        }
+}
+
+/* Everything or nothing: routes are made before deployments are changed, and get their bits afterwards. */
 static enum err settings_take(struct sched *s, const struct sched_settings *settings)
 {
     uint8_t bits[ROSTER_DEPLOYMENTS] = {0};
     struct route *routes;
-    enum err e = roster_deployments(&s->roster, &s->names, settings->deployments, settings->deployments_count, bits);
-    if (!e)
-        e = routes_new(s, settings, bits, &routes);
+    enum err e = routes_new(s, settings, &routes);
     if (e)
         return e;
+    e = roster_deployments(&s->roster, &s->names, settings->deployments, settings->deployments_count, bits);
+    if (e) {
+        routes_free(&s->names, &routes, settings->routes_count);
+        return e;
+    }
+    routes_number(routes, settings, bits);
     routes_free(&s->names, &s->routes, s->routes_count);
     s->routes = routes;
     s->routes_count = settings->routes_count;
     s->settings = *settings;
     s->settings.deployments = NULL;
     s->settings.routes = NULL;
+    s->ready.head_start_ms = settings->head_start_ms; /* of flows made from now on */
     for (int i = 0; i < 3; i++)
         s->ready.class_tags[i].weight = settings->class_weight[i];
     return ERR_OK;
 }
 
-/* Routes may lead elsewhere now: everybody finds their flow and their group again. Orders do not change. */
+/* Routes may lead elsewhere now: everybody finds their flow and their group again, in the order they had. What was excluded may serve
+ * again: a credential that was refused is what settings are changed for. */
 static enum err on_settings(struct sched *s, const struct sched_settings *settings)
 {
+    enum err e = settings_take(s, settings);
+    if (e)
+        return e;
     for (size_t b = 0; b < s->jobs.size; b++)
-        for (struct job *job = s->jobs.buckets[b]; job; job = job->chain)
+        for (struct job *job = s->jobs.buckets[b]; job; job = job->chain) {
             if (job->flow)
                 ready_remove(&s->ready, job);
-    enum err e = settings_take(s, settings);
-    struct worker *worker;
-    for (worker = s->roster.workers; worker; worker = worker->hh.next) {
-        enum err placed;
-        roster_place(&s->roster, worker, &placed);
-    }
+            if (job->past->excluded)
+                job->past->excluded = 0;
+        }
+    if (roster_place_all(&s->roster) == ERR_NOMEM)
+        sched_again(s);
     for (size_t b = 0; b < s->jobs.size; b++)
         for (struct job *job = s->jobs.buckets[b]; job; job = job->chain)
             if (job->state == STATE_PENDING && !job->scheduled && !job->ending)
                 job_wait(s, job);
     s->reopen = true;
-    return e;
+    return ERR_OK;
 }
 
 /* ---- life ---- */
@@ -150,6 +165,7 @@ struct sched *sched_new(const struct sched_settings *settings, uint64_t seed)
     list_init(&s->pins_by_number);
     list_init(&s->ending);
     list_init(&s->orphans);
+    list_init(&s->unasked);
     deadline_init(&s->deadlines);
     ready_init(&s->ready, settings->head_start_ms, settings->class_weight);
     roster_init(&s->roster);
@@ -169,9 +185,7 @@ static void free_requests(struct sched *s)
         for (struct list *node; (node = list_first(&requests));) {
             struct request *request = CONTAINER_OF(node, struct request, node);
             list_remove(node);
-            if (request->draft)
-                job_forget(s, request->draft);
-            free(request);
+            request_free(s, &request);
         }
     }
 }
@@ -185,6 +199,7 @@ static void free_jobs(struct sched *s)
                 lease_free(s, job->lease);
             job_forget(s, job);
         }
+    jobs_sweep(s);
     job_table_done(&s->jobs);
 }
 
@@ -223,6 +238,7 @@ void sched_free(struct sched **sched)
     ready_done(&s->ready);
     routes_free(&s->names, &s->routes, s->routes_count);
     roster_done(&s->roster, &s->names);
+    names_sweep(&s->names);
     heap_done(&s->deadlines);
     tenants_free(&s->tenants);
     queues_free(&s->queues);
@@ -245,11 +261,17 @@ static void job_is_due(struct sched *s, struct job *job)
         return;
     }
     if (job->state == STATE_PROCESSING && job->lease->expires_at <= s->now) {
-        if (job->written <= s->stored) {
-            lease_lapse(s, job, job->lease->worker != NULL && !job->lease->worker->peer);
+        struct lease *lease = job->lease;
+        if (!lease->sent || lease->after <= s->stored) {
+            struct worker *worker = lease->worker;
+            if (worker && worker->peer && lease->sent) { /* it is there and silent: nothing more for it until it is heard of */
+                worker->doubtful = true;
+                roster_changed(&s->roster, worker);
+            }
+            lease_lapse(s, job, worker && !worker->peer);
             return;
         }
-        job->lease->expires_at = s->now + s->settings.lease_ms; /* the JOB has not left yet: the store is behind */
+        lease->expires_at = s->now + s->settings.lease_ms; /* the JOB has not left yet: the store is behind */
     }
     if (job->state != STATE_PROCESSING && job->again_at <= s->now && !job->flow) {
         bool was_retrying = job->state == STATE_RETRYING;
@@ -277,16 +299,18 @@ static void fire_due(struct sched *s)
     }
 }
 
-/* Ends that wait for a display part whose question got no answer ask again. */
+/* Whoever needs its body and got no answer asks again. */
 static void ask_again(struct sched *s)
 {
-    for (size_t b = 0; b < s->jobs.size; b++)
-        for (struct job *job = s->jobs.buckets[b]; job; job = job->chain) {
-            bool wanted = (job->ending && !job->ending->written) || (job->lease && !job->lease->sent && !job->ending);
-            if (!wanted || job->body || job->body_asked || !sched_room(s, job))
-                continue;
-            ask_body(s, job);
+    for (struct list *node; !s->stalled && (node = list_first(&s->unasked));) {
+        struct job *job = CONTAINER_OF(node, struct job, place);
+        if (!sched_room(s, job)) {
+            sched_again(s);
+            return;
         }
+        list_remove(node);
+        ask_body(s, job);
+    }
 }
 
 msec sched_next(const struct sched *s)
@@ -299,79 +323,69 @@ msec sched_next(const struct sched *s)
 
 /* ---- the store's answers ---- */
 
-static void body_answered(struct sched *s, const struct input *in, bool known)
+static enum err body_lost(struct sched *s, struct job *job)
+{
+    if (job->lease && job->lease->sent)
+        return ERR_OK; /* its worker has it: only another run would need it again */
+    enum err e = job_end(s, job, STATE_FAILED, KIND_LOST, "its body is nowhere any more");
+    s->stats.lost += !e;
+    return e;
+}
+
+static enum err body_answered(struct sched *s, const struct input *in, bool known)
 {
     struct job *job = job_table_find(&s->jobs, &(in->type == INPUT_FOUND ? &in->found.key : &in->absent.key)->id);
     if (!job || !job->body_asked)
-        return;
+        return ERR_OK;
     job->body_asked = false;
+    bool wanted = job->ending ? !job->ending->written : job->lease && !job->lease->sent;
     if (!known) {
+        if (wanted && list_empty(&job->place))
+            list_push_back(&s->unasked, &job->place);
         sched_again(s);
-        return;
+        return ERR_OK;
     }
-    if (in->type == INPUT_FOUND && in->body && !job->body)
+    /* of another length it is another's, or damaged: nothing that may be cut in parts */
+    if (in->type == INPUT_FOUND && in->body && in->body->len == job->body_bytes && !job->body)
         body_keep(s, job, in->body);
     if (job->ending) {
         if (!job->body)
             job->display_bytes = 0; /* shown without */
-        if (!job->ending->written)
+        if (wanted)
             end_write(s, job);
     } else if (!job->body) {
-        s->stats.lost++;
-        if (job_end(s, job, STATE_FAILED, KIND_LOST, "its body is nowhere any more"))
-            sched_again(s);
-    } else if (job->lease && !job->lease->sent && job->lease->worker)
+        enum err e = body_lost(s, job);
+        job->body_asked = e != ERR_OK;
+        return e;
+    } else if (wanted && job->lease->worker)
         lease_send(s, job->lease);
     else if (s->body_cache > s->settings.body_cache_bytes)
         body_release(s, job); /* it was only asked whether it is there */
+    return ERR_OK;
 }
 
-static void forget_answered(struct sched *s, const struct input *in, bool known)
-{
-    const struct lookup_key *key = in->type == INPUT_FOUND ? &in->found.key : &in->absent.key;
-    struct lookup *lookup = lookup_find(&s->lookups, key);
-    if (!lookup)
-        return;
-    const struct rec_ended *ended = in->type == INPUT_FOUND ? in->found.ended : NULL;
-    struct list requests;
-    list_init(&requests);
-    lookup_answered(&s->lookups, lookup, &requests);
-    for (struct list *node; (node = list_first(&requests));) {
-        struct request *request = CONTAINER_OF(node, struct request, node);
-        list_remove(node);
-        bool mine = ended && span_equal(ended->spec.tenant, span_of(request->tenant, request->tenant_len));
-        uint64_t number = 0;
-        if (mine) {
-            if (ended->idem.len == 32) /* so that the key may be used again */
-                number = drop_idem(s, ended->idem.data);
-            number = drop_ended(s, &request->id, ended->spec.tenant);
-        }
-        answer(s, request->peer, request->ref, &request->id, !known ? ERR_STORE : mine ? ERR_OK : ERR_NOT_LIVE, number);
-        free(request);
-        if (effects_reserve(s->out, 16))
-            ended = NULL;
-    }
-}
-
-static void on_answer(struct sched *s, const struct input *in)
+static enum err on_answer(struct sched *s, const struct input *in)
 {
     bool known = in->type != INPUT_UNKNOWN, found = in->type == INPUT_FOUND;
     const struct lookup_key *given = found ? &in->found.key : &in->absent.key;
     struct lookup_key key = given->kind == LOOKUP_IDEM ? lookup_key_hash(given->hash) : lookup_key_id(given->kind, &given->id);
     if (key.kind == LOOKUP_BODY)
-        body_answered(s, in, known);
-    else if (key.kind == LOOKUP_ENDED)
-        forget_answered(s, in, known);
-    else
-        submit_answered(s, &key, known, found ? in->found.idem : NULL, found ? in->found.ended : NULL, found);
+        return body_answered(s, in, known);
+    if (key.kind == LOOKUP_ENDED)
+        return forget_answered(s, in, known);
+    return submit_answered(s, &key, known, found ? in->found.idem : NULL, found ? in->found.ended : NULL, found);
 }
 
 /* ---- operators ---- */
 
-static void on_pause(struct sched *s, const struct input *in)
+static enum err on_pause(struct sched *s, const struct input *in)
 {
-    struct tenant *tenant = in->pause.tenant.len ? tenant_get(&s->tenants, in->pause.tenant) : NULL;
-    struct queue *queue = in->pause.queue.len ? queue_get(&s->queues, in->pause.queue) : NULL;
+    struct tenant *tenant = NULL;
+    struct queue *queue = NULL;
+    if (in->pause.tenant.len && !(tenant = tenant_get(&s->tenants, in->pause.tenant)))
+        return ERR_NOMEM;
+    if (in->pause.queue.len && !(queue = queue_get(&s->queues, in->pause.queue)))
+        return ERR_NOMEM;
     if (tenant)
         tenant->paused = in->pause.on;
     if (queue)
@@ -380,6 +394,8 @@ static void on_pause(struct sched *s, const struct input *in)
     for (flow = s->ready.flows; flow; flow = flow->hh.next)
         if (flow->key.tenant == tenant || flow->key.queue == queue)
             ready_pause_changed(&s->ready, flow);
+    queue_put(&s->queues, &queue);
+    return ERR_OK;
 }
 
 /* ---- one step ---- */
@@ -423,8 +439,7 @@ static enum err take(struct sched *s, const struct input *in)
         on_unwatch(s, in);
         return ERR_OK;
     case INPUT_PATCH:
-        on_patch(s, in);
-        return ERR_OK;
+        return on_patch(s, in);
     case INPUT_RETRY: /* ended jobs are not brought back by this version */
         answer(s, in->peer, in->retry->ref, &in->retry->id, ERR_CONFLICT, 0);
         return ERR_OK;
@@ -454,16 +469,14 @@ static enum err take(struct sched *s, const struct input *in)
     case INPUT_FOUND:
     case INPUT_ABSENT:
     case INPUT_UNKNOWN:
-        on_answer(s, in);
-        return ERR_OK;
+        return on_answer(s, in);
     case INPUT_REWRITE:
         s->epoch = in->rewrite.epoch;
         s->rewriting = s->jobs.frozen = true;
         s->rewrite_at = 0;
         return ERR_OK;
     case INPUT_PAUSE:
-        on_pause(s, in);
-        return ERR_OK;
+        return on_pause(s, in);
     case INPUT_SETTINGS:
         return on_settings(s, in->settings);
     case INPUT_TICK:
@@ -472,29 +485,57 @@ static enum err take(struct sched *s, const struct input *in)
     return ERR_OK;
 }
 
+/* The job that an input is about: who watches it bounds what the input can cause. */
+static const struct job *subject(const struct sched *s, const struct input *in)
+{
+    const struct id *id = NULL;
+    switch (in->type) {
+    case INPUT_WITHDRAW: id = &in->withdraw->id; break;
+    case INPUT_CANCEL: id = &in->cancel->id; break;
+    case INPUT_UNWATCH: id = &in->unwatch->id; break;
+    case INPUT_PATCH: id = &in->patch->id; break;
+    case INPUT_OUTCOME: id = &in->outcome->id; break;
+    case INPUT_PROGRESS: id = &in->progress->id; break;
+    case INPUT_RUN_EVENT: id = &in->run_event->id; break;
+    case INPUT_UNSENT: id = &in->unsent->id; break;
+    case INPUT_FOUND: id = in->found.key.kind == LOOKUP_BODY ? &in->found.key.id : NULL; break;
+    case INPUT_ABSENT: id = in->absent.key.kind == LOOKUP_BODY ? &in->absent.key.id : NULL; break;
+    default: break;
+    }
+    return id ? job_table_find(&s->jobs, id) : NULL;
+}
+
+static void sweep(struct sched *s)
+{
+    jobs_sweep(s);
+    history_sweep(&s->dead_histories);
+    queues_sweep(&s->queues);
+    names_sweep(&s->names);
+}
+
+/* What went wrong for want of memory, or of an answer, is tried again. */
+static void try_again_now(struct sched *s)
+{
+    s->again_at = MSEC_NEVER;
+    s->reopen = true;
+    ask_again(s);
+}
+
 enum err sched_step(struct sched *s, msec now, const struct input *in, struct effects *out)
 {
+    sweep(s);
     s->out = out;
     s->now = MAX(s->now, now);
-    const struct job *job = NULL; /* the job it is about bounds what one input can cause */
-    if (in->type == INPUT_OUTCOME)
-        job = job_table_find(&s->jobs, &in->outcome->id);
-    else if (in->type == INPUT_CANCEL)
-        job = job_table_find(&s->jobs, &in->cancel->id);
-    if (effects_reserve(out, 96) || (job && !sched_room(s, job)))
-        return ERR_NOMEM;
     if (s->started)
         fire_due(s);
+    const struct job *job = subject(s, in);
     if (effects_reserve(out, 96) || (job && !sched_room(s, job)))
         return ERR_NOMEM;
     enum err e = take(s, in);
     if (e)
         return e;
-    if (s->again_at <= s->now) {
-        s->again_at = MSEC_NEVER;
-        s->reopen = true;
-        ask_again(s);
-    }
+    if (s->again_at <= s->now)
+        try_again_now(s);
     if (s->rewriting)
         rewrite_slice(s);
     dispatch(s);
@@ -531,9 +572,7 @@ void sched_stats(const struct sched *s, struct sched_stats *ret_stats)
     ret_stats->slots = s->roster.slots;
     ret_stats->slots_free = s->roster.slots > s->roster.used ? s->roster.slots - s->roster.used : 0;
     ret_stats->lookups_waiting = s->lookups.waiting;
-    for (const struct api *api = s->apis; api; api = api->hh.next)
-        for (struct list *node = list_first(&api->watches); node; node = list_next(&api->watches, node))
-            ret_stats->watchers++;
+    ret_stats->watchers = s->watches;
     ret_stats->stalled = s->stalled;
     ret_stats->draining = s->draining;
     ret_stats->dispatch_steps = s->ready.steps;

@@ -53,16 +53,16 @@ static enum err api_hello(struct sched *s, const struct input *in)
     return ERR_OK;
 }
 
-/* Its callers are gone with it: jobs that asked for it are cancelled. */
+/* Its callers are gone with it: jobs that asked for it and that nobody else watches are cancelled. */
 static void api_gone(struct sched *s, struct api *api)
 {
     for (struct list *node; (node = list_first(&api->watches));) {
         struct watch *watch = CONTAINER_OF(node, struct watch, of_api);
         struct job *job = watch->job;
-        watch_free(watch);
-        if (job->cancel_on_leave && !job->ending && sched_room(s, job))
+        watch_free(s, watch);
+        if (job->cancel_on_leave && !job->watches && !job->ending && sched_room(s, job))
             if (job_end(s, job, STATE_CANCELLED, KIND_CANCELLED, "its caller left"))
-                sched_again(s);
+                continue; /* no memory: it runs on */
     }
     HASH_DELETE(hh, s->apis, api);
     free(api);
@@ -99,17 +99,20 @@ static bool is_held(const struct msg_hello *hello, const struct lease *lease)
     return false;
 }
 
-/* Leases of this worker that its HELLO does not list: the JOB never arrived, or the run was dropped as told. */
+/* Leases of this worker that its HELLO does not list: the JOB never arrived, or the run was dropped as told. Those of jobs that have ended
+ * are over in any case: listed, they were just told to abort. */
 static void settle_missing(struct sched *s, struct worker *worker, const struct msg_hello *hello)
 {
     struct list *node, *next;
     LIST_EACH_SAFE (node, next, &worker->leases) {
         struct lease *lease = CONTAINER_OF(node, struct lease, node);
+        if (!lease->job) {
+            lease_free(s, lease);
+            continue;
+        }
         if (is_held(hello, lease))
             continue;
-        if (!lease->job)
-            lease_free(s, lease);
-        else if (lease->job->ending)
+        if (lease->job->ending)
             lease_lapse(s, lease->job, false);
         else if (sched_room(s, lease->job))
             lease_undo(s, lease->job);
@@ -127,12 +130,17 @@ static void settle_orphans(struct sched *s, const struct worker *worker)
     }
 }
 
-static enum err verdicts(struct sched *s, struct worker *worker, const struct msg_hello *hello)
+static enum err reserve_verdicts(struct sched *s, const struct msg_hello *hello)
 {
     struct rec_verdict *list = realloc(s->verdicts, MAX(hello->held_count, 1u) * sizeof *list);
-    if (!list)
-        return ERR_NOMEM;
-    s->verdicts = list;
+    if (list)
+        s->verdicts = list;
+    return list ? ERR_OK : ERR_NOMEM;
+}
+
+static void judge(struct sched *s, struct worker *worker, const struct msg_hello *hello)
+{
+    struct rec_verdict *list = s->verdicts;
     for (uint32_t i = 0; i < hello->held_count; i++) {
         const struct rec_held *held = &hello->held[i];
         struct lease *lease = claimed(s, worker, held);
@@ -140,34 +148,43 @@ static enum err verdicts(struct sched *s, struct worker *worker, const struct ms
         if (!lease)
             continue;
         adopt(s, worker, lease);
-        list[i].verdict = lease->job && watch_tokens(lease->job) ? VERDICT_REPLAY : VERDICT_KEEP;
+        lease->token_watch = watch_tokens(lease->job);
+        list[i].verdict = lease->token_watch ? VERDICT_REPLAY : VERDICT_KEEP;
     }
+}
+
+/* The worker of this HELLO, heard at this session from now on; as before when there is no memory. */
+static enum err seat_worker(struct sched *s, const struct input *in, struct worker **ret_worker, bool *ret_returned)
+{
+    struct worker *worker = roster_find(&s->roster, in->hello->instance);
+    bool returned = *ret_returned = worker != NULL;
+    if (sched_reserve_due(s) || reserve_verdicts(s, in->hello))
+        return ERR_NOMEM;
+    if (!returned && !(worker = roster_add(&s->roster, &s->names, in->hello)))
+        return ERR_NOMEM;
+    if ((returned && roster_serves(&s->names, worker, in->hello)) || roster_session(&s->roster, worker, in->peer)) {
+        if (!returned)
+            roster_remove(&s->roster, &s->names, worker);
+        return ERR_NOMEM;
+    }
+    *ret_worker = worker;
     return ERR_OK;
 }
 
 static enum err worker_hello(struct sched *s, const struct input *in)
 {
     const struct msg_hello *hello = in->hello;
-    struct worker *worker = roster_find(&s->roster, hello->instance);
-    bool returned = worker != NULL;
-    if (heap_reserve(&s->deadlines, s->deadlines.count + 1))
+    struct worker *worker;
+    bool returned;
+    if (seat_worker(s, in, &worker, &returned))
         return ERR_NOMEM;
-    if (!worker && !(worker = roster_add(&s->roster, &s->names, hello)))
-        return ERR_NOMEM;
-    if (verdicts(s, worker, hello)) {
-        if (!returned)
-            roster_remove(&s->roster, &s->names, worker);
-        return ERR_NOMEM;
-    }
-    worker->peer = in->peer;
     worker->doubtful = worker->draining = worker->bye = false;
     deadline_set(&s->deadlines, &worker->due, MSEC_NEVER);
     roster_slots(&s->roster, worker, hello->slots);
+    judge(s, worker, hello);
     settle_missing(s, worker, hello);
     settle_orphans(s, worker);
-    enum err placed;
-    roster_place(&s->roster, worker, &placed);
-    if (placed)
+    if (roster_place(&s->roster, worker) == ERR_NOMEM)
         sched_again(s);
     s->reopen = true; /* room for suspects, or a new group */
     struct effect *effect = welcome(s, in->peer);
@@ -190,6 +207,7 @@ enum err on_hello(struct sched *s, const struct input *in)
 
 /* ---- heartbeats ---- */
 
+/* What it lists goes on or is to be dropped. What it does not list lapses in its time, or is over if only its slot was still taken. */
 static enum err renew(struct sched *s, struct worker *worker, const struct msg_heartbeat *heartbeat, uint32_t *ret_drops)
 {
     struct rec_lease *drops = realloc(s->drops, MAX(heartbeat->leases_count, 1u) * sizeof *drops);
@@ -199,10 +217,21 @@ static enum err renew(struct sched *s, struct worker *worker, const struct msg_h
     for (uint32_t i = 0; i < heartbeat->leases_count; i++) {
         const struct rec_lease *said = &heartbeat->leases[i];
         struct lease *lease = lease_find(s, worker, &said->id, said->fence);
-        if (lease && lease->worker == worker && lease->job)
+        bool mine = lease && lease->worker == worker;
+        if (mine)
+            lease->heard = true;
+        if (mine && lease->job)
             lease->expires_at = s->now + s->settings.lease_ms;
         else
             drops[(*ret_drops)++] = *said;
+    }
+    struct list *node, *next;
+    LIST_EACH_SAFE (node, next, &worker->leases) {
+        struct lease *lease = CONTAINER_OF(node, struct lease, node);
+        if (!lease->job && !lease->heard && lease->expires_at <= s->now)
+            lease_free(s, lease);
+        else
+            lease->heard = false;
     }
     return ERR_OK;
 }
@@ -234,10 +263,12 @@ void on_gone(struct sched *s, const struct input *in)
     struct worker *worker = roster_by_peer(&s->roster, in->peer);
     if (!worker || !in->peer)
         return;
-    worker->peer = 0;
+    if (roster_session(&s->roster, worker, 0))
+        return; /* leaving needs no memory */
     worker->bye = in->gone.bye;
-    roster_changed(&s->roster, worker);
-    deadline_set(&s->deadlines, &worker->due, in->gone.bye ? s->now : s->now + s->settings.return_ms);
+    deadline_set(&s->deadlines, &worker->due, s->now + s->settings.return_ms);
+    if (worker->bye)
+        worker_due(s, worker);
 }
 
 /* It did not come back: what it held lapses, and it is forgotten. */

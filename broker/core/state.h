@@ -27,13 +27,22 @@ struct ending {
     bool written; /* SAVE_ENDED has been given */
     bool acks;    /* the worker waits for OUTCOME_ACK */
     uint64_t save; /* number of SAVE_ENDED */
-    peer_number canceller;
-    uint64_t canceller_ref;
+    struct canceller *cancellers; /* told when it is written */
 };
+
+/* Who asked for the end before it could be written. */
+struct canceller {
+    struct canceller *next;
+    peer_number peer;
+    uint64_t ref;
+    bool late; /* the job was ending already */
+};
+#define CANCELLERS_MAX 16 /* of one job */
 
 /* A job watched by an api child. */
 struct watch {
-    struct list of_job, of_api;
+    struct watch *next; /* of the same job */
+    struct list of_api;
     struct job *job;
     struct api *api;
     bool all;    /* status and progress too, not only the end */
@@ -85,7 +94,7 @@ struct sched {
     struct job_table jobs;
     struct names names;
     struct tenant *tenants;
-    struct queue *queues;
+    struct queues queues;
     struct ready ready;
     struct roster roster;
     struct route *routes;
@@ -96,11 +105,15 @@ struct sched {
     struct list pins_by_number;
     struct list ending;  /* jobs, by the number of their last write */
     struct list orphans; /* leases recovered and not claimed */
+    struct list unasked; /* jobs whose question about their body got no answer */
     struct api *apis;
 
     struct leaving *leaving; /* ring of bodies to drop */
     size_t leaving_from, leaving_count, leaving_size;
     uint64_t body_cache;
+
+    struct job *dead;             /* what this step's effects may still lend: freed by the next */
+    struct history *dead_histories;
 
     bool rewriting;
     size_t rewrite_at; /* bucket */
@@ -109,6 +122,8 @@ struct sched {
 
     uint64_t bytes, counts[8]; /* live jobs by state; drafts are 0 and not counted in bytes */
     uint64_t accepted;         /* live jobs, drafts apart */
+    uint64_t draft_bytes;      /* of drafts, bodies included */
+    uint64_t watches;
     double ends_per_second;
     msec ends_at;
     uint32_t ends_now;
@@ -118,14 +133,15 @@ struct sched {
     /* lists that effects lend until the next step */
     struct rec_verdict *verdicts;
     struct rec_lease *drops;
-    struct rec_attempt *attempts;
 };
 
 /* sched.c */
 uint64_t sched_random(struct sched *s);
-/* Room for the effects of one move of one job, watchers included. */
+/* Room for the effects of one move of one job, whoever waits for it included. */
 bool sched_room(struct sched *s, const struct job *job);
 void sched_again(struct sched *s);
+/* Room for what is due of every live job and worker. ERR_NOMEM. */
+MUST_USE enum err sched_reserve_due(struct sched *s);
 struct job *sched_find(struct sched *s, const struct id *id, struct span tenant); /* NULL for drafts and foreign ones */
 
 /* save.c: writes, and effects that show a state */
@@ -147,13 +163,17 @@ uint32_t retry_after(struct sched *s, enum err error);
 
 /* move.c: states, flows, bodies */
 void job_move(struct sched *s, struct job *job, enum state to);
+/* Not before this instant, by its run_at and delay; and not after that one. arrived_at is set. */
+void job_times(const struct sched *s, struct job *job);
 /* Into its flow if it can run now, else its deadline. The job is PENDING or RETRYING. */
 void job_wait(struct sched *s, struct job *job);
 void job_unwait(struct sched *s, struct job *job);
 unsigned job_reason(const struct job *job);
 /* When something is due for it next. */
 msec job_due(const struct job *job);
-void job_forget(struct sched *s, struct job *job); /* out of everything, freed */
+void job_forget(struct sched *s, struct job *job); /* out of everything, freed by the next step */
+void job_discard(struct sched *s, struct job **job); /* one that is in nothing: freed at once */
+void jobs_sweep(struct sched *s);
 void body_keep(struct sched *s, struct job *job, struct blob *body);
 void body_release(struct sched *s, struct job *job);
 void outlet_refresh(struct sched *s, struct outlet *outlet);
@@ -164,6 +184,8 @@ uint32_t route_of(const struct sched *s, struct span name);
 void dispatch(struct sched *s);
 void lease_send(struct sched *s, struct lease *lease);
 void lease_free(struct sched *s, struct lease *lease);
+/* Its job has ended or is gone: the slot stays taken until the worker says otherwise, or says nothing of it for lease_ms. */
+void lease_orphan(struct sched *s, struct lease *lease, uint64_t after);
 /* Back to its place, uncharged: the call was never made. */
 void lease_undo(struct sched *s, struct job *job);
 /* The lease is over and nobody says how. charged: as a crash. */
@@ -171,10 +193,13 @@ void lease_lapse(struct sched *s, struct job *job, bool charged);
 struct lease *lease_find(struct sched *s, const struct worker *worker, const struct id *id, struct fence fence);
 
 /* submit.c */
+void request_free(struct sched *s, struct request **request); /* with its draft; it waits for no answer */
 MUST_USE enum err on_submit(struct sched *s, const struct input *in);
 void on_withdraw(struct sched *s, const struct input *in);
-void submit_answered(struct sched *s, const struct lookup_key *key, bool known, const struct rec_idem *idem, const struct rec_ended *ended,
-                     bool found);
+MUST_USE enum err submit_answered(struct sched *s, const struct lookup_key *key, bool known, const struct rec_idem *idem,
+                                  const struct rec_ended *ended, bool found);
+/* The requests that a question was about, which ends; NULL: nobody asked. There is room for what each of them may cause. ERR_NOMEM. */
+MUST_USE enum err lookup_take(struct sched *s, const struct lookup_key *key, struct list *ret_requests, bool *ret_touched);
 
 /* outcome.c */
 MUST_USE enum err on_outcome(struct sched *s, const struct input *in);
@@ -183,10 +208,15 @@ void on_unsent(struct sched *s, const struct input *in);
 /* end.c */
 MUST_USE enum err job_end(struct sched *s, struct job *job, enum state state, unsigned kind, const char *message);
 void end_write(struct sched *s, struct job *job); /* as far as its display part is at hand */
+/* Its run goes on until the worker has heard of the end, which leaves with write `after`. The job lets go of its lease. */
+void stop_run(struct sched *s, struct job *job, uint64_t after);
 void ending_free(struct sched *s, struct ending **ending);
 MUST_USE enum err on_cancel(struct sched *s, const struct input *in);
 MUST_USE enum err on_forget(struct sched *s, const struct input *in);
-void on_patch(struct sched *s, const struct input *in);
+MUST_USE enum err forget_answered(struct sched *s, const struct input *in, bool known);
+MUST_USE enum err on_patch(struct sched *s, const struct input *in);
+/* Its end is decided and written: as far as anybody may see, it is over. */
+static inline bool job_is_over(const struct job *job) { return job->ending && job->ending->written; }
 void on_stored(struct sched *s, uint64_t number);
 
 /* session.c */
@@ -204,8 +234,8 @@ void on_unwatch(struct sched *s, const struct input *in);
 void on_progress(struct sched *s, const struct input *in);
 void on_run_event(struct sched *s, const struct input *in);
 MUST_USE enum err watch_add(struct sched *s, peer_number peer, struct job *job, bool all, bool tokens);
-void watches_drop(struct job *job);
-void watch_free(struct watch *watch);
+void watches_drop(struct sched *s, struct job *job);
+void watch_free(struct sched *s, struct watch *watch);
 bool watch_tokens(const struct job *job);
 
 /* recover.c */

@@ -57,10 +57,11 @@ static void draft_drop(struct sched *s, struct job *draft)
 {
     job_table_remove(&s->jobs, draft);
     s->counts[0]--;
-    job_free(&s->names, &draft);
+    s->draft_bytes -= job_bytes(draft);
+    job_discard(s, &draft);
 }
 
-static void request_free(struct sched *s, struct request **request)
+void request_free(struct sched *s, struct request **request)
 {
     struct request *mine = TAKE(*request);
     if (mine && mine->draft)
@@ -87,30 +88,17 @@ static struct request *request_new(struct sched *s, const struct input *in)
         draft->queue = queue_get(&s->queues, submit->spec.queue);
     }
     if (!draft || !draft->tenant || !draft->queue || job_table_reserve(&s->jobs)) {
-        job_free(&s->names, &draft);
+        if (draft)
+            job_discard(s, &draft);
         free(request);
         return NULL;
     }
     job_table_add(&s->jobs, draft);
     s->counts[0]++;
+    s->draft_bytes += job_bytes(draft);
     request->draft = draft;
+    draft->request = request;
     return request;
-}
-
-/* The request whose draft this is. */
-static struct request *request_of(struct sched *s, const struct job *draft)
-{
-    struct lookup *lookup, *next;
-    HASH_ITER(hh, s->lookups.all, lookup, next)
-    {
-        struct list *node;
-        LIST_EACH (node, &lookup->requests) {
-            struct request *request = CONTAINER_OF(node, struct request, node);
-            if (request->draft == draft)
-                return request;
-        }
-    }
-    return NULL;
 }
 
 /* ---- bounds ---- */
@@ -132,15 +120,6 @@ static enum err admit(const struct sched *s, const struct job *job)
 }
 
 /* ---- making it ---- */
-
-static msec expiry(const struct sched *s, const struct job *job)
-{
-    const struct spec *spec = job->spec;
-    /* an explicit max_wait counts from arrival; the default would otherwise end jobs that are scheduled for later than it */
-    msec from = spec->max_wait_ms ? job->arrived_at : MAX(job->arrived_at, job->again_at);
-    msec wait = spec->max_wait_ms ? (msec)MIN(spec->max_wait_ms, (uint64_t)1 << 50) : s->settings.max_wait_ms;
-    return spec->deadline ? MIN(spec->deadline, from + wait) : from + wait;
-}
 
 /* A body stays in memory only while there is room: the newest leave, because they are due last. */
 static void cache_body(struct sched *s, struct job *job)
@@ -187,7 +166,7 @@ static void make(struct sched *s, struct request *request)
     struct job *job = request->draft;
     enum err e = admit(s, job);
     struct pin *pin = NULL;
-    if (!e && (leaving_reserve(s) || heap_reserve(&s->deadlines, s->deadlines.count + 1)))
+    if (!e && (leaving_reserve(s) || sched_reserve_due(s)))
         e = ERR_NOMEM;
     if (!e && job->spec->has_idem && !(pin = pin_new(s, request)))
         e = ERR_NOMEM;
@@ -202,12 +181,12 @@ static void make(struct sched *s, struct request *request)
         return;
     }
     request->draft = NULL;
+    s->draft_bytes -= job_bytes(job);
     job->arrived_at = s->now;
     job->seq = ++s->seq;
-    job->again_at = MAX(job->spec->run_at, job->spec->delay_ms ? s->now + (msec)MIN(job->spec->delay_ms, (uint64_t)1 << 50) : 0);
-    job->expires_at = expiry(s, job);
-    if (!job->spec->max_attempts) /* fixed now: what a caller was told does not change with the settings */
-        job->spec->max_attempts = (uint16_t)s->settings.max_attempts;
+    job_times(s, job);
+    if (!job->max_attempts) /* fixed now: what a caller was told does not change with the settings */
+        job->max_attempts = (uint16_t)s->settings.max_attempts;
     s->accepted++;
     s->bytes += job_bytes(job);
     s->body_cache += job->body ? job->body->len : 0;
@@ -236,12 +215,11 @@ static void make(struct sched *s, struct request *request)
 /* Joins the caller to a job that is there. */
 static void join(struct sched *s, struct request *request, struct job *job)
 {
-    unsigned state = job->ending ? job->ending->state : job->state;
-    if (request->watch && !job->ending && watch_add(s, request->peer, job, false, false)) {
+    if (request->watch && !job_is_over(job) && watch_add(s, request->peer, job, false, false)) {
         refuse(s, request, ERR_NOMEM);
         return;
     }
-    ack_existing(s, request, &job->id, state, job->written);
+    ack_existing(s, request, &job->id, job->state, job->written);
 }
 
 /* The key led to `first`, sent with first_hash. */
@@ -300,7 +278,7 @@ static void by_key(struct sched *s, struct request **request)
 /* A second SUBMIT of an id. */
 static void sent_again(struct sched *s, const struct input *in, struct job *job)
 {
-    struct request *waiting = job->state ? NULL : request_of(s, job);
+    struct request *waiting = job->state ? NULL : job->request;
     if (!span_equal(tenant_span(job->tenant), in->submit->spec.tenant)) {
         ack(s, in->peer, in->submit->ref, &in->submit->id, ERR_CONFLICT, 0);
         return;
@@ -336,6 +314,11 @@ enum err on_submit(struct sched *s, const struct input *in)
         s->stats.refused_stalled += e == ERR_STORE;
         return ERR_OK;
     }
+    if (s->draft_bytes + (in->body ? in->body->len : 0) > s->settings.bytes_max) {
+        ack(s, in->peer, submit->ref, &submit->id, ERR_OVERLOADED, 0);
+        s->stats.refused_full++;
+        return ERR_OK;
+    }
     struct request *request = request_new(s, in);
     if (!request)
         return ERR_NOMEM;
@@ -348,39 +331,65 @@ enum err on_submit(struct sched *s, const struct input *in)
     return ERR_OK;
 }
 
-void submit_answered(struct sched *s, const struct lookup_key *key, bool known, const struct rec_idem *idem, const struct rec_ended *ended,
-                     bool found)
+enum err lookup_take(struct sched *s, const struct lookup_key *key, struct list *ret_requests, bool *ret_touched)
 {
     struct lookup *lookup = lookup_find(&s->lookups, key);
+    list_init(ret_requests);
     if (!lookup)
-        return;
-    bool old = lookup->touched;
+        return ERR_OK;
+    if (effects_reserve(s->out, 16 * (size_t)lookup->count))
+        return ERR_NOMEM;
+    *ret_touched = lookup->touched;
+    lookup_answered(&s->lookups, lookup, ret_requests);
+    return ERR_OK;
+}
+
+/* The store has spoken about this request's idempotency key. old: a write has changed the key since it was asked. */
+static void key_answered(struct sched *s, struct request **request, const struct rec_idem *idem, bool old)
+{
+    if (decided_by_pin(s, *request))
+        return; /* an earlier request of this answer, or a write meanwhile, made it */
+    if (old)
+        by_key(s, request);
+    else if (idem)
+        same_key(s, *request, &idem->id, idem->body_hash);
+    else
+        make(s, *request);
+}
+
+/* The store has spoken about this request's id: there is such a job, ended, or live and lost with its broker; or there is none. */
+static void id_answered(struct sched *s, struct request **request, const struct rec_ended *ended, bool found, bool old)
+{
+    const struct id *id = &(*request)->draft->id;
+    if (old) {
+        struct lookup_key key = lookup_key_id(LOOKUP_ANY, id);
+        waits(s, request, &key);
+    } else if (!found)
+        by_key(s, request);
+    else if (ended && !span_equal(ended->spec.tenant, tenant_span((*request)->draft->tenant)))
+        ack(s, (*request)->peer, (*request)->ref, id, ERR_CONFLICT, 0);
+    else
+        ack_existing(s, *request, id, ended ? ended->state : 0, 0);
+}
+
+enum err submit_answered(struct sched *s, const struct lookup_key *key, bool known, const struct rec_idem *idem,
+                         const struct rec_ended *ended, bool found)
+{
     struct list requests;
-    list_init(&requests);
-    lookup_answered(&s->lookups, lookup, &requests);
-    for (struct list *node; (node = list_first(&requests));) {
+    bool old = false;
+    enum err e = lookup_take(s, key, &requests, &old);
+    for (struct list *node; !e && (node = list_first(&requests));) {
         struct request *request = CONTAINER_OF(node, struct request, node);
         list_remove(node);
-        if (effects_reserve(s->out, 32) || !known)
-            refuse(s, request, known ? ERR_NOMEM : ERR_STORE);
-        else if (key->kind == LOOKUP_IDEM) {
-            if (decided_by_pin(s, request))
-                ; /* an earlier request of this answer, or a write meanwhile, made it */
-            else if (old)
-                by_key(s, &request);
-            else if (found)
-                same_key(s, request, &idem->id, idem->body_hash);
-            else
-                make(s, request);
-        } else if (found) { /* LOOKUP_ANY: the job is there, ended or (found live by nobody else) lost with its broker */
-            if (ended && !span_equal(ended->spec.tenant, tenant_span(request->draft->tenant)))
-                ack(s, request->peer, request->ref, &request->draft->id, ERR_CONFLICT, 0);
-            else
-                ack_existing(s, request, &request->draft->id, ended ? ended->state : 0, 0);
-        } else
-            by_key(s, &request);
+        if (!known)
+            refuse(s, request, ERR_STORE);
+        else if (key->kind == LOOKUP_IDEM)
+            key_answered(s, &request, idem, old);
+        else
+            id_answered(s, &request, ended, found, old);
         request_free(s, &request);
     }
+    return e;
 }
 
 /* ---- undoing ---- */
@@ -402,8 +411,8 @@ void on_withdraw(struct sched *s, const struct input *in)
     if (!job || job->ending)
         return;
     s->stats.withdrawn++;
-    struct request *request = job->state ? NULL : request_of(s, job);
-    if (request) {
+    if (!job->state) {
+        struct request *request = job->request;
         lookup_leave(&s->lookups, request);
         request_free(s, &request);
         return;
@@ -413,14 +422,7 @@ void on_withdraw(struct sched *s, const struct input *in)
         unpin(s, job);
         number = drop_idem(s, job->spec->idem);
     }
-    struct lease *lease = job->lease;
-    if (lease && lease->worker && lease->sent) {
-        lease->after = number;
-        struct effect *effect = effects_add(s->out, EFFECT_CANCEL_RUN);
-        effect->peer = lease->worker->peer;
-        effect->after = number;
-        effect->cancel_run = (struct msg_cancel_run){.id = job->id, .fence = job->fence};
-    } else if (lease)
-        lease_free(s, lease);
+    if (job->lease)
+        stop_run(s, job, number);
     job_forget(s, job);
 }

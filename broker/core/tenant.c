@@ -1,4 +1,3 @@
-#define HASH_NONFATAL_OOM 1
 #include "broker/core/tenant.h"
 
 #include <stdlib.h>
@@ -33,27 +32,48 @@ struct tenant *tenant_get(struct tenant **all, struct span name)
     return tenant;
 }
 
-struct queue *queue_find(struct queue *all, struct span name)
+struct queue *queue_find(const struct queues *queues, struct span name)
 {
     struct queue *queue;
-    HASH_FIND(hh, all, name.data, name.len, queue);
+    HASH_FIND(hh, queues->all, name.data, name.len, queue);
     return queue;
 }
 
-struct queue *queue_get(struct queue **all, struct span name)
+struct queue *queue_get(struct queues *queues, struct span name)
 {
-    struct queue *queue = queue_find(*all, name);
-    if (queue)
-        return queue;
-    queue = calloc(1, sizeof *queue + name.len);
-    if (!queue)
-        return NULL;
-    queue->len = (uint8_t)name.len;
-    memcpy(queue->text, name.data, name.len);
-    HASH_ADD_KEYPTR(hh, *all, queue->text, queue->len, queue);
-    if (!queue->hh.tbl)
-        free(TAKE(queue));
+    struct queue *queue = queue_find(queues, name);
+    if (!queue) {
+        queue = calloc(1, sizeof *queue + name.len);
+        if (!queue)
+            return NULL;
+        queue->len = (uint8_t)name.len;
+        memcpy(queue->text, name.data, name.len);
+        HASH_ADD_KEYPTR(hh, queues->all, queue->text, queue->len, queue);
+        if (!queue->hh.tbl) {
+            free(queue);
+            return NULL;
+        }
+    }
+    queue->refs++;
     return queue;
+}
+
+void queue_put(struct queues *queues, struct queue **queue)
+{
+    struct queue *mine = TAKE(*queue);
+    if (!mine || --mine->refs || mine->paused)
+        return;
+    HASH_DELETE(hh, queues->all, mine);
+    mine->dead = queues->dead;
+    queues->dead = mine;
+}
+
+void queues_sweep(struct queues *queues)
+{
+    for (struct queue *queue; (queue = queues->dead);) {
+        queues->dead = queue->dead;
+        free(queue);
+    }
 }
 
 void tenants_free(struct tenant **all)
@@ -67,12 +87,13 @@ void tenants_free(struct tenant **all)
     }
 }
 
-void queues_free(struct queue **all)
+void queues_free(struct queues *queues)
 {
+    queues_sweep(queues);
     struct queue *queue, *next;
-    HASH_ITER(hh, *all, queue, next)
+    HASH_ITER(hh, queues->all, queue, next)
     {
-        HASH_DELETE(hh, *all, queue);
+        HASH_DELETE(hh, queues->all, queue);
         free(queue);
     }
 }

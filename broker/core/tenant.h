@@ -1,9 +1,10 @@
-/* Tenants and queues: what they hold now, what became of their jobs, and whether they are paused. Both live as long as the scheduler:
- * their numbers outlast their jobs. */
+/* Tenants and queues: what they hold now, what became of their jobs, and whether they are paused. A tenant lives as long as the scheduler:
+ * its numbers outlast its jobs, and tenants are made by those who run the system. A queue is named by whoever submits, so it goes with
+ * its last job, unless it is paused. */
 #pragma once
 
-#include <uthash.h>
 
+#include "broker/core/hash.h"
 #include "broker/core/sched.h"
 #include "broker/core/share.h"
 #include "common/list.h"
@@ -35,19 +36,30 @@ struct tenant {
 
 struct queue {
     UT_hash_handle hh;
+    struct queue *dead; /* the next of those that are to be freed */
+    uint64_t refs;      /* jobs and drafts */
     uint64_t jobs;
     bool paused;
     uint8_t len;
     char text[];
 };
 
+struct queues {
+    struct queue *all;
+    struct queue *dead;
+};
+
 /* By name, made if need be. NULL: no memory. */
 MUST_USE struct tenant *tenant_get(struct tenant **all, struct span name);
 struct tenant *tenant_find(struct tenant *all, struct span name);
-MUST_USE struct queue *queue_get(struct queue **all, struct span name);
-struct queue *queue_find(struct queue *all, struct span name);
+/* With one more reference. */
+MUST_USE struct queue *queue_get(struct queues *queues, struct span name);
+/* Gives one back and clears the pointer. Accepts NULL. The name is good until queues_sweep. */
+void queue_put(struct queues *queues, struct queue **queue);
+struct queue *queue_find(const struct queues *queues, struct span name);
+void queues_sweep(struct queues *queues);
 void tenants_free(struct tenant **all);
-void queues_free(struct queue **all);
+void queues_free(struct queues *queues);
 
 static inline struct span tenant_span(const struct tenant *tenant) { return span_of(tenant->text, tenant->len); }
 static inline struct span queue_span(const struct queue *queue) { return span_of(queue->text, queue->len); }

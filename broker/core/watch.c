@@ -5,39 +5,37 @@
 
 /* ---- watches ---- */
 
-void watch_free(struct watch *watch)
+void watch_free(struct sched *s, struct watch *watch)
 {
-    struct job *job = watch->job;
-    list_remove(&watch->of_job);
+    struct watch **link = &watch->job->watches;
+    while (*link != watch)
+        link = &(*link)->next;
+    *link = watch->next;
     list_remove(&watch->of_api);
-    job->watched = !list_empty(&job->watches);
+    s->watches--;
     free(watch);
 }
 
-void watches_drop(struct job *job)
+void watches_drop(struct sched *s, struct job *job)
 {
-    for (struct list *node; (node = list_first(&job->watches));)
-        watch_free(CONTAINER_OF(node, struct watch, of_job));
+    while (job->watches)
+        watch_free(s, job->watches);
 }
 
 bool watch_tokens(const struct job *job)
 {
-    struct list *node;
-    LIST_EACH (node, &job->watches)
-        if (CONTAINER_OF(node, struct watch, of_job)->tokens)
+    for (const struct watch *watch = job->watches; watch; watch = watch->next)
+        if (watch->tokens)
             return true;
     return false;
 }
 
-static struct watch *watch_of(struct sched *s, peer_number peer, struct job *job)
+static struct watch *watch_of(peer_number peer, const struct job *job)
 {
-    struct list *node;
-    LIST_EACH (node, &job->watches) {
-        struct watch *watch = CONTAINER_OF(node, struct watch, of_job);
-        if (watch->api->peer == peer)
-            return watch;
-    }
-    return NULL;
+    struct watch *watch = job->watches;
+    while (watch && watch->api->peer != peer)
+        watch = watch->next;
+    return watch;
 }
 
 enum err watch_add(struct sched *s, peer_number peer, struct job *job, bool all, bool tokens)
@@ -46,18 +44,18 @@ enum err watch_add(struct sched *s, peer_number peer, struct job *job, bool all,
     HASH_FIND(hh, s->apis, &peer, sizeof peer, api);
     if (!api)
         return ERR_OK; /* gone meanwhile, or a monitor: nobody to tell */
-    struct watch *watch = watch_of(s, peer, job);
+    struct watch *watch = watch_of(peer, job);
     if (!watch) {
         watch = calloc(1, sizeof *watch);
         if (!watch)
             return ERR_NOMEM;
         watch->job = job;
         watch->api = api;
-        list_init(&watch->of_job);
         list_init(&watch->of_api);
-        list_push_back(&job->watches, &watch->of_job);
         list_push_back(&api->watches, &watch->of_api);
-        job->watched = true;
+        watch->next = job->watches;
+        job->watches = watch;
+        s->watches++;
     }
     watch->all |= all;
     watch->tokens |= tokens;
@@ -67,13 +65,13 @@ enum err watch_add(struct sched *s, peer_number peer, struct job *job, bool all,
 static void watch_run(struct sched *s, struct job *job, bool on, uint64_t from)
 {
     struct lease *lease = job->lease;
-    if (!lease || !lease->worker || !lease->sent)
+    if (!lease || !lease->worker || !lease->worker->peer || !lease->sent)
         return;
     lease->token_watch = on;
     struct effect *effect = effects_add(s->out, EFFECT_WATCH_RUN);
     effect->peer = lease->worker->peer;
     effect->after = job->written; /* behind the JOB it is about */
-    effect->watch_run = (struct msg_watch_run){.id = job->id, .fence = job->fence, .on = on, .from = from};
+    effect->watch_run = (struct msg_watch_run){.id = job->id, .fence = job->past->fence, .on = on, .from = from};
 }
 
 /* ---- from api ---- */
@@ -92,7 +90,7 @@ void on_ask(struct sched *s, const struct input *in)
     struct job *job = sched_find(s, &ask->id, ask->tenant);
     if (answer_absent(s, in->peer, ask->ref, &ask->id, job))
         return;
-    if (ask->watch && !job->ending && watch_add(s, in->peer, job, false, false)) {
+    if (ask->watch && !job_is_over(job) && watch_add(s, in->peer, job, false, false)) {
         answer(s, in->peer, ask->ref, &ask->id, ERR_NOMEM, 0);
         return;
     }
@@ -105,12 +103,12 @@ enum err on_watch(struct sched *s, const struct input *in)
     struct job *job = sched_find(s, &watch->id, watch->tenant);
     if (answer_absent(s, in->peer, watch->ref, &watch->id, job))
         return ERR_OK;
-    if (!job->ending) {
+    if (!job_is_over(job)) {
         enum err e = watch_add(s, in->peer, job, true, watch->tokens);
         if (e)
             return e;
         if (watch->tokens)
-            watch_run(s, job, true, watch->run == job->run ? watch->offset : 0);
+            watch_run(s, job, true, watch->run == job->past->run ? watch->offset : 0);
     }
     answer_job(s, in->peer, watch->ref, job);
     return ERR_OK;
@@ -119,13 +117,13 @@ enum err on_watch(struct sched *s, const struct input *in)
 void on_unwatch(struct sched *s, const struct input *in)
 {
     struct job *job = job_table_find(&s->jobs, &in->unwatch->id);
-    struct watch *watch = job ? watch_of(s, in->peer, job) : NULL;
+    struct watch *watch = job && job->state ? watch_of(in->peer, job) : NULL;
     if (!watch)
         return;
-    watch_free(watch);
-    if (in->unwatch->left && job->spec->cancel_on_leave && !job->watched && !job->ending) {
+    watch_free(s, watch);
+    if (in->unwatch->left && job->cancel_on_leave && !job->watches && !job->ending) {
         if (job_end(s, job, STATE_CANCELLED, KIND_CANCELLED, "its caller left"))
-            sched_again(s);
+            return; /* no memory: it runs on */
     } else if (job->lease && job->lease->token_watch && !watch_tokens(job))
         watch_run(s, job, false, 0);
 }
@@ -135,7 +133,7 @@ void on_unwatch(struct sched *s, const struct input *in)
 static struct job *running(struct sched *s, peer_number peer, const struct id *id, struct fence fence)
 {
     struct job *job = job_table_find(&s->jobs, id);
-    if (!job || !job->lease || job->ending || fence_compare(job->fence, fence) != 0)
+    if (!job || !job->lease || job->ending || fence_compare(job->past->fence, fence) != 0)
         return NULL;
     return job->lease->worker && job->lease->worker->peer == peer ? job : NULL;
 }
@@ -143,9 +141,10 @@ static struct job *running(struct sched *s, peer_number peer, const struct id *i
 void on_progress(struct sched *s, const struct input *in)
 {
     struct job *job = running(s, in->peer, &in->progress->id, in->progress->fence);
-    if (!job || job->lease->progress >= in->progress->progress)
+    uint8_t percent = MIN(in->progress->progress, 99);
+    if (!job || job->lease->progress >= percent)
         return;
-    job->lease->progress = MIN(in->progress->progress, 99);
+    job->lease->progress = percent;
     show(s, job, EVENT_PROGRESS);
 }
 
@@ -155,9 +154,7 @@ void on_run_event(struct sched *s, const struct input *in)
     if (!job)
         return;
     job->tokens_shown = true;
-    struct list *node;
-    LIST_EACH (node, &job->watches) {
-        struct watch *watch = CONTAINER_OF(node, struct watch, of_job);
+    for (struct watch *watch = job->watches; watch; watch = watch->next) {
         if (!watch->tokens)
             continue;
         struct effect *effect = effects_add(s->out, EFFECT_EVENT);
@@ -165,11 +162,11 @@ void on_run_event(struct sched *s, const struct input *in)
         effect->body = in->body;
         effect->event = (struct rec_event){.id = job->id,
                                            .event = EVENT_TOKEN,
-                                           .run = job->run,
+                                           .run = job->past->run,
                                            .offset = in->run_event->offset,
                                            .state = job->state,
                                            .progress = job->lease->progress,
-                                           .attempt = job->calls,
+                                           .attempt = job->past->calls,
                                            .bytes = in->run_event->bytes};
     }
 }

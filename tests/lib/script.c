@@ -210,7 +210,7 @@ static void put_effect(struct script *t, const struct effect *e)
             put(t, " %s %s", name_of(&e->welcome.verdicts[i].id), verdict_name(e->welcome.verdicts[i].verdict));
         break;
     case EFFECT_HEARTBEAT_ACK:
-        put(t, "beat %s%s", to, e->heartbeat_ack.stalled ? " stalled" : "");
+        put(t, "beat %s%s workers %u", to, e->heartbeat_ack.stalled ? " stalled" : "", e->heartbeat_ack.workers);
         for (uint32_t i = 0; i < e->heartbeat_ack.drop_count; i++)
             put(t, " drop %s", name_of(&e->heartbeat_ack.drop[i].id));
         break;

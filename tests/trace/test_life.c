@@ -12,7 +12,7 @@ static void a_job_is_stored_then_sent_then_ended(void **state)
     AUTO(script_free) struct script *t = script_new();
     t->changes = true;
     worker(t, "w", .slots = 1);
-    expect(t, "welcome w");
+    expect(t, "welcome w", "beat api workers 1");
 
     /* Submitted and leased in one step; nothing leaves before it is stored. */
     submit(t, "a", .display = "<a>", .request = "hello", .watch = true);
