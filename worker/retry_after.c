@@ -53,7 +53,7 @@ static time_t date_of(struct span text)
     return curl_getdate(copy, NULL);
 }
 
-msec retry_after(struct span in_ms, struct span header, struct span date, msec wall_ms)
+msec retry_after_read(struct span in_ms, struct span header, struct span date, msec wall_ms)
 {
     msec asked = number(trim(in_ms), 1);
     if (asked >= 0)

@@ -13,4 +13,4 @@
 
 /* Header values, empty where the header is absent. wall_ms: our clock, since 1970. 0: nothing was asked. A wait below one
  * millisecond counts as one. */
-msec retry_after(struct span retry_after_ms, struct span retry_after, struct span date, msec wall_ms);
+msec retry_after_read(struct span retry_after_ms, struct span retry_after, struct span date, msec wall_ms);

@@ -170,8 +170,9 @@ static void classify(struct run *run)
 {
     struct run_parts *parts = run->parts;
     const struct transfer *transfer = parts->transfer;
-    run->retry_after_ms = retry_after(transfer_header(transfer, "retry-after-ms"), transfer_header(transfer, "retry-after"),
-                                      transfer_header(transfer, "date"), clock_wall());
+    run->retry_after_ms =
+        retry_after_read(transfer_header(transfer, "retry-after-ms"), transfer_header(transfer, "retry-after"),
+                         transfer_header(transfer, "date"), clock_wall());
     struct span body = span_of(parts->error_body.data, parts->error_body.len);
     parts->deployment->provider->classify(run->http_status, body, run->retry_after_ms > 0, &parts->failure);
     parts->failed = true;

@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct span rest = {data, size};
     struct span in_ms = next(&rest), header = next(&rest), date = next(&rest);
-    msec asked = retry_after(in_ms, header, date, 1795341600000);
+    msec asked = retry_after_read(in_ms, header, date, 1795341600000);
     assert(asked >= 0 && asked <= RETRY_AFTER_MAX_MS);
     return 0;
 }

@@ -11,7 +11,7 @@
 
 static msec asked(const char *ms, const char *header, const char *date)
 {
-    return retry_after(span_str(ms), span_str(header), span_str(date), NOW);
+    return retry_after_read(span_str(ms), span_str(header), span_str(date), NOW);
 }
 
 static void seconds(void **state)
