@@ -137,7 +137,7 @@ struct http_reply {
     uint64_t body_bytes;    /* Content-Length, left out with 204 */
 };
 
-/* out: room for HTTP_REPLY_HEAD_MAX. Returns the length. request_id and allow: at most 128 characters; traceparent, type: 64. */
+/* out: room for HTTP_REPLY_HEAD_MAX. Returns the length. At most 128 characters: request_id, allow; 64: traceparent, type. */
 size_t http_reply_head(const struct http_reply *reply, char *out);
 
 /* "OK", "Not Found" …; "" for a status this server does not use. */
