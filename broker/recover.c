@@ -46,6 +46,12 @@ void recover_free(struct recover **recover)
     free(r);
 }
 
+size_t recover_missing(const struct recover *r, const struct id **ret_missing)
+{
+    *ret_missing = r->missing;
+    return r->missing_count;
+}
+
 static bool append(struct id **list, size_t *count, size_t *size, const struct id *id)
 {
     if (*count == *size) {
@@ -89,7 +95,7 @@ static bool take(struct recover *r, const struct id *id, const redisReply *value
 static void done(struct recover *r)
 {
     r->counts.took_ms = loop_now(r->loop) - r->began_at;
-    r->hooks.done(r->hooks.arg, &r->counts, r->missing, r->missing_count);
+    r->hooks.done(r->hooks.arg, &r->counts);
 }
 
 static void on_states(void *arg, const redisReply *reply)

@@ -8,8 +8,7 @@ struct recover;
 
 struct recover_hooks {
     void (*job)(void *arg, const struct id *id, const struct rec_job *job);
-    /* missing: members of `live` without a j:, lent. */
-    void (*done)(void *arg, const struct store_recovered *counts, const struct id *missing, size_t missing_count);
+    void (*done)(void *arg, const struct store_recovered *counts);
     /* The reply cannot be used (an error, a strange form): the owner resets the connection. */
     void (*failed)(void *arg, const char *why);
     void *arg;
@@ -18,6 +17,9 @@ struct recover_hooks {
 /* NULL: no memory. */
 MUST_USE struct recover *recover_new(struct loop *loop, struct redis *redis, unsigned shard, struct recover_hooks hooks);
 void recover_free(struct recover **recover);
+
+/* Members of `live` without a j:. Lent by `recover`. */
+size_t recover_missing(const struct recover *recover, const struct id **ret_missing);
 
 /* On a fresh connection: begins, or goes on where it was. */
 void recover_go(struct recover *recover);

@@ -1,8 +1,8 @@
 /* Redis, as the broker writes it: leadership, recovery, commits out and "stored up to here" back, questions beside them (DESIGN.md §4).
  *
- *   seek ──taken──► recover ──► serve ──► left
- *     ▲ held: wait     │          │
- *     └────────────────┴──────────┴──► fenced: a later broker writes; this one must stop at once
+ *   seek ──taken──► recover ──► confirm ──► serve ──► left
+ *     ▲ held: wait     │            │          │
+ *     └────────────────┴────────────┴──────────┴──► fenced: a later broker writes; this one must stop at once
  *
  * Handlers gather and call the hooks; commits and questions leave in store_turn, as one pipeline. What the store's answers mean
  * and which of them are a stall: README.md. */

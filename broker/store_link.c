@@ -13,6 +13,7 @@
 #include "common/log.h"
 
 static void greet(struct store *s);
+static void confirm(struct store *s);
 
 static void set_link(struct store *s, enum link_state link)
 {
@@ -43,6 +44,8 @@ void link_on_again(void *arg)
     struct store *s = arg;
     if (s->link == LINK_AGAIN)
         greet(s);
+    else if (s->link == LINK_READY && s->phase == PHASE_CONFIRM)
+        confirm(s);
 }
 
 void link_refused(struct store *s, const char *why)
@@ -279,16 +282,55 @@ static void on_job(void *arg, const struct id *id, const struct rec_job *job)
     s->hooks.job(s->hooks.arg, id, job);
 }
 
-/* What has a place in `live` but no state cannot be run, and would be found again at every start. */
-static void on_recovered(void *arg, const struct store_recovered *counts, const struct id *missing, size_t missing_count)
+/* ---- everything recovered is written ----
+ *
+ * Under `everysec` Redis may answer up to two seconds before it calls write(2) (it waits for an fsync in progress), and a Redis killed
+ * then comes back without. What this broker wrote itself it could send again; what the one before it wrote, only that one had. So
+ * nothing is shown before Redis has handed all of it to the kernel: its AOF buffer has been empty once since we lead. */
+
+static void serve(struct store *s)
+{
+    const struct id *missing;
+    size_t missing_count = recover_missing(s->recover, &missing);
+    s->phase = PHASE_SERVE;
+    /* What has a place in `live` but no state cannot be run, and would be found again at every start. */
+    commits_repair(s, missing, missing_count);
+    recover_free(&s->recover);
+    s->hooks.recovered(s->hooks.arg, &s->recovered);
+}
+
+static void on_written(void *arg, const redisReply *reply)
 {
     struct store *s = arg;
-    s->phase = PHASE_SERVE;
+    if (!reply || s->phase != PHASE_CONFIRM)
+        return;
+    struct span waiting = info_value(reply_span(reply), "aof_buffer_length");
+    bool late = loop_now(s->loop) >= s->confirm_by;
+    if (waiting.len && !span_is(waiting, "0") && !late) {
+        timer_set(s->again, loop_now(s->loop) + STORE_CONFIRM_MS);
+        return;
+    }
+    if (late)
+        log_event(LOG_STORE_UNWRITTEN, "aof_buffer_bytes=%" PRIu64, number(waiting));
+    serve(s);
+}
+
+static void confirm(struct store *s)
+{
+    command(s, on_written, "INFO", "persistence", (struct span){0});
+    redis_flush(s->redis);
+}
+
+static void on_recovered(void *arg, const struct store_recovered *counts)
+{
+    struct store *s = arg;
     log_event(LOG_STORE_RECOVERED, "jobs=%" PRIu64 " missing=%" PRIu64 " corrupt=%" PRIu64 " took_ms=%lld", counts->jobs, counts->missing,
               counts->corrupt, (long long)counts->took_ms);
     s->stats.records_corrupt += counts->corrupt;
-    commits_repair(s, missing, missing_count);
-    s->hooks.recovered(s->hooks.arg, counts);
+    s->recovered = *counts;
+    s->phase = PHASE_CONFIRM;
+    s->confirm_by = loop_now(s->loop) + STORE_CONFIRM_MAX_MS;
+    confirm(s);
 }
 
 static void on_recover_failed(void *arg, const char *why)
@@ -369,6 +411,8 @@ static void go_on(struct store *s)
     set_link(s, LINK_READY);
     if (s->phase == PHASE_RECOVER)
         recover_go(s->recover);
+    else if (s->phase == PHASE_CONFIRM)
+        confirm(s);
 }
 
 /* A new epoch for a store that lacks more than the ring has. `last` under it is asked for once more: what was read is too old. */
@@ -428,8 +472,8 @@ static void on_hold(void *arg, const redisReply *reply)
         not_greeted(s, reply->type == REDIS_REPLY_ERROR ? reply->str : "`last` cannot be read");
         return;
     }
-    if (s->phase == PHASE_RECOVER)
-        go_on(s);
+    if (s->phase == PHASE_RECOVER || s->phase == PHASE_CONFIRM)
+        go_on(s); /* should it be an older data set, the first commit finds out */
     else if (s->rising)
         risen(s, last);
     else
@@ -473,7 +517,7 @@ static void on_beat_hold(void *arg, const redisReply *reply)
         link_fenced(s);
     else if (reply_is(element(reply, 0), "mine"))
         return;
-    else if (s->phase == PHASE_RECOVER)
+    else if (s->phase != PHASE_SERVE)
         redis_reset(s->redis, "leadership could not be renewed");
     else {
         link_refused(s, reply->type == REDIS_REPLY_ERROR ? reply->str : NULL);
@@ -512,7 +556,7 @@ static void on_leave(void *arg, const redisReply *reply)
 void store_leave(struct store *s, void (*on_left)(void *arg), void *arg)
 {
     char epoch[24];
-    bool leads = s->phase == PHASE_SERVE || s->phase == PHASE_RECOVER;
+    bool leads = s->phase == PHASE_SERVE || s->phase == PHASE_RECOVER || s->phase == PHASE_CONFIRM;
     timer_set(s->beat, MSEC_NEVER);
     timer_set(s->again, MSEC_NEVER);
     s->phase = PHASE_LEFT;

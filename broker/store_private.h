@@ -12,9 +12,11 @@
 #define STORE_LEADER_MS    3000 /* life of `leader` */
 #define STORE_WAIT_MS      1000 /* what WAIT is given */
 #define STORE_REPLY_MS     5000 /* a connection silent for longer is broken */
+#define STORE_CONFIRM_MS   20   /* between two looks at Redis's AOF buffer at start … */
+#define STORE_CONFIRM_MAX_MS 3000 /* … for at most so long: Redis itself waits at most 2 s */
 #define STORE_AGAIN_MAX_MS 1000 /* between two tries on a store that refuses */
 
-enum phase { PHASE_SEEK, PHASE_RECOVER, PHASE_SERVE, PHASE_LEFT, PHASE_FENCED };
+enum phase { PHASE_SEEK, PHASE_RECOVER, PHASE_CONFIRM, PHASE_SERVE, PHASE_LEFT, PHASE_FENCED };
 
 enum link_state {
     LINK_DOWN,  /* no connection */
@@ -60,6 +62,8 @@ struct store {
     bool rewriting;      /* the caller is writing */
     uint64_t behind_n;   /* the store is behind what was shown until it has this commit */
     struct recover *recover;
+    struct store_recovered recovered;
+    msec confirm_by;     /* PHASE_CONFIRM ends then at the latest */
     struct timer *beat;
 
     /* commits */

@@ -23,15 +23,15 @@ TTL = {"tenant": "acme", "queue": "q", "route": "m"}
 
 
 class Redis:
-    def __init__(self, directory, *more):
-        self.dir, self.more, self.process = pathlib.Path(directory), more, None
+    def __init__(self, directory, *more, env=None):
+        self.dir, self.more, self.env, self.process = pathlib.Path(directory), more, env, None
         self.socket = str(self.dir / "redis.sock")
         self.start()
 
     def start(self):
         self.process = subprocess.Popen(
             ["redis-server", "--port", "0", "--unixsocket", self.socket, "--dir", str(self.dir), "--save", "", "--appendonly", "yes",
-             "--logfile", str(self.dir / "redis.log"), *self.more])
+             "--logfile", str(self.dir / "redis.log"), *self.more], env={**os.environ, **(self.env or {})})
         until(lambda: self.try_ping(), "redis answers")
 
     def try_ping(self):
@@ -126,7 +126,7 @@ class Shard:
     def __init__(self, redis=(), **settings):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="quern-test-store-"))
         os.chmod(self.dir, 0o700)
-        self.redis = Redis(self.dir, *redis)
+        self.redis = redis(self.dir) if callable(redis) else Redis(self.dir, *redis)
         self.peers, self.brokers = [], []
         self.broker = self.add_broker("a", **settings)
 
@@ -512,6 +512,45 @@ def test_beyond_the_ring_everything_live_is_written_anew():
         worker = s.peer("worker")
         assert worker.receive("job", where=lambda m: m.id == first).fence[0] == api.epoch
         accepted(api, ref=9)
+
+
+SLOW_DISK = """
+#include <sys/syscall.h>
+#include <unistd.h>
+int fdatasync(int fd) { usleep(1500000); return (int)syscall(SYS_fdatasync, fd); }
+"""
+
+
+def slow_redis(directory):
+    """A Redis whose fsync takes 1.5 s. Meanwhile it answers and does not even write(2)."""
+    (directory / "slow.c").write_text(SLOW_DISK)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(directory / "slow.so"), str(directory / "slow.c")], check=True)
+    return Redis(directory, env={"LD_PRELOAD": str(directory / "slow.so")})
+
+
+def test_what_the_broker_before_wrote_outlives_redis_too():
+    """Broker, then Redis: two processes die one after the other, and everything that was answered is there."""
+    with Shard(redis=slow_redis) as s:
+        api = s.peer("api")
+
+        def unwritten():
+            accepted(api)
+            info = s.redis.command("INFO", "persistence").decode()
+            return "aof_buffer_length:0\r" not in info
+        until(unwritten, "Redis holds writes back", every=0.005)
+        ids = [accepted(api) for _ in range(20)]
+        s.broker.kill()
+        s.broker.start()
+        api.again()
+        s.redis.kill()
+        s.redis.env = {}
+        s.redis.start()
+        assert all(s.stored("j", i) and s.stored("b", i) for i in ids)
+        until(lambda: not s.broker.numbers()["store_stalled"], "it goes on")
+        assert s.broker.numbers()["store_rewrites"] == 0
+        worker = s.peer("worker", slots=1000)
+        for _ in ids:
+            worker.receive("job", where=lambda m: m.id in ids)
 
 
 # ---- who leads ----
