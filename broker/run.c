@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,12 +20,14 @@
 
 #define EXIT_REFUSED      2
 #define READY_WITHIN_MS   30000
+#define READY_FD          3     /* in a detached supervisor */
 #define STOPPED_WITHIN_MS 45000 /* longer than every role's bound together */
 
 struct options {
     const char *state, *workers, *api_children, *port;
     const char **settings;
     size_t settings_count;
+    int ready_fd; /* −1: none */
     bool daemon, alive, stop, help;
 };
 
@@ -50,6 +53,7 @@ static void put_help(FILE *out)
         "  --api-children N    api.children\n"
         "  --port N            api.port; 0: any free port, said by DIR/run/api.port\n"
         "  --daemon            detach when users are served\n"
+        "  --ready-fd N        write the URL to this descriptor when users are served\n"
         "  --alive             only say whether DIR is run: exit status 0 when it is, 1 when not\n"
         "  --stop              stop what runs in DIR, and return when it is gone\n"
         "  --help              print this\n"
@@ -60,12 +64,17 @@ static void put_help(FILE *out)
 
 static bool read_options(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = {
-        {"state", required_argument, NULL, 'd'},   {"settings", required_argument, NULL, 's'},
-        {"workers", required_argument, NULL, 'w'}, {"api-children", required_argument, NULL, 'a'},
-        {"port", required_argument, NULL, 'p'},    {"daemon", no_argument, NULL, 'D'},
-        {"stop", no_argument, NULL, 'S'},          {"alive", no_argument, NULL, 'A'},
-        {"help", no_argument, NULL, 'h'},          {0}};
+    static const struct option longs[] = {{"state", required_argument, NULL, 'd'},
+                                          {"settings", required_argument, NULL, 's'},
+                                          {"workers", required_argument, NULL, 'w'},
+                                          {"api-children", required_argument, NULL, 'a'},
+                                          {"port", required_argument, NULL, 'p'},
+                                          {"daemon", no_argument, NULL, 'D'},
+                                          {"stop", no_argument, NULL, 'S'},
+                                          {"alive", no_argument, NULL, 'A'},
+                                          {"ready-fd", required_argument, NULL, 'r'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
     optind = 0; /* from the start: quernctl has looked at its own options */
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         switch (c) {
@@ -83,6 +92,9 @@ static bool read_options(int argc, char **argv, struct options *o)
             break;
         case 'p':
             o->port = optarg;
+            break;
+        case 'r':
+            o->ready_fd = atoi(optarg);
             break;
         case 'D':
             o->daemon = true;
@@ -158,30 +170,17 @@ static int wait_ready(pid_t supervisor, int fd, const char *state)
             return EXIT_SUCCESS;
         }
         int status;
-        if (n > 0 && waitpid(supervisor, &status, 0) == supervisor)
+        if (n > 0 && waitpid(supervisor, &status, 0) == supervisor) {
+            fprintf(stderr, "it ended: see %s/logs/run.log\n", state);
             return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
+        }
         fprintf(stderr, "not ready within %d s; it goes on trying: see %s/logs\n", READY_WITHIN_MS / 1000, state);
         return EXIT_FAILURE;
     }
 }
 
-static void say_ready(void *arg, const char *url)
-{
-    printf("ready %s\n", url);
-    fflush(stdout);
-}
-
-static void tell_ready(void *arg, const char *url)
-{
-    int *fd = arg;
-    ssize_t done = write(*fd, url, strlen(url));
-    (void)done; /* the caller has gone, or was told */
-    close(*fd);
-    *fd = -1;
-}
-
-/* The supervisor's side: nothing of the caller's terminal stays open. */
-static bool leave_terminal(const char *state)
+/* Standard error becomes the log file, and nothing of the caller's stays open but the descriptor to report on, as READY_FD. */
+static bool leave_terminal(const char *state, int ready_fd)
 {
     AUTO(release_text) char *path = run_state_path(state, "logs/run.log");
     int log = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
@@ -190,10 +189,66 @@ static bool leave_terminal(const char *state)
         fprintf(stderr, "%s: %s\n", path ? path : state, strerror(errno));
         return false;
     }
+    setsid();
     bool done = dup2(null, 0) >= 0 && dup2(log, 1) >= 0 && dup2(log, 2) >= 0;
-    close(log);
-    close(null);
-    return done;
+    if (ready_fd == READY_FD)
+        done = done && fcntl(READY_FD, F_SETFD, 0) == 0;
+    else
+        done = done && dup2(ready_fd, READY_FD) >= 0;
+    return done && close_range(READY_FD + 1, ~0u, 0) == 0;
+}
+
+/* The same command in a program started anew, so that what this one has opened and remembers stays behind. */
+static void become_supervisor(int argc, char **argv)
+{
+    char self[PATH_MAX], number[8];
+    char **args = calloc((size_t)argc + 4, sizeof *args), **next = args;
+    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (!args || len <= 0)
+        return;
+    self[len] = '\0';
+    snprintf(number, sizeof number, "%d", READY_FD);
+    *next++ = "quernctl";
+    *next++ = "run";
+    for (int i = 1; i < argc; i++)
+        *next++ = argv[i];
+    *next++ = "--ready-fd"; /* it also says that --daemon is done */
+    *next++ = number;
+    execv(self, args);
+    fprintf(stderr, "%s: %s\n", self, strerror(errno));
+    free(args);
+}
+
+static int detach(int argc, char **argv, const char *state)
+{
+    int fds[2];
+    pid_t pid = pipe2(fds, O_CLOEXEC) == 0 ? fork() : -1;
+    if (pid < 0) {
+        perror("run");
+        return EXIT_FAILURE;
+    }
+    if (pid == 0) {
+        if (leave_terminal(state, fds[1]))
+            become_supervisor(argc, argv);
+        _exit(EXIT_FAILURE);
+    }
+    close(fds[1]);
+    int status = wait_ready(pid, fds[0], state);
+    close(fds[0]);
+    return status;
+}
+
+static void say_ready(void *arg, const char *url)
+{
+    int *fd = arg;
+    if (*fd < 0) {
+        printf("ready %s\n", url);
+        fflush(stdout);
+        return;
+    }
+    ssize_t done = write(*fd, url, strlen(url));
+    (void)done; /* whoever waited has gone */
+    close(*fd);
 }
 
 /* --- run -------------------------------------------------------------------------------------------------------- */
@@ -220,49 +275,26 @@ static enum err take_state(const char *state, pid_t *ret_holder)
     return run_redis_prepare(state);
 }
 
-static int supervise(const struct options *o, const char *state, const struct conf *conf, int ready_fd)
+static int supervise(const struct options *o, const char *state, const struct conf *conf)
 {
+    int ready_fd = o->ready_fd;
     pid_t holder = 0;
     enum err e = take_state(state, &holder);
     if (e == ERR_CONFLICT)
         return refuse_living(state, holder);
-    if (e || (o->daemon && !leave_terminal(state)))
+    if (e)
         return EXIT_FAILURE;
     log_start("run");
     struct run_plan plan = {.state = state,
                             .conf = conf,
                             .settings = o->settings,
                             .settings_count = o->settings_count,
-                            .detached = o->daemon,
-                            .ready = o->daemon ? tell_ready : say_ready,
+                            .ready = say_ready,
                             .arg = &ready_fd};
     return run_roles(&plan);
 }
 
-static int detach(const struct options *o, const char *state, const struct conf *conf)
-{
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC) != 0) {
-        perror("pipe");
-        return EXIT_FAILURE;
-    }
-    pid_t pid = fork();
-    if (pid < 0) {
-        perror("fork");
-        return EXIT_FAILURE;
-    }
-    if (pid == 0) {
-        close(fds[0]);
-        setsid();
-        return supervise(o, state, conf, fds[1]);
-    }
-    close(fds[1]);
-    int status = wait_ready(pid, fds[0], state);
-    close(fds[0]);
-    return status;
-}
-
-static int start(const struct options *o)
+static int start(const struct options *o, int argc, char **argv)
 {
     AUTO(release_text) char *state = NULL;
     AUTO(conf_free) struct conf *conf = NULL;
@@ -280,7 +312,7 @@ static int start(const struct options *o)
     pid_t holder = run_state_holder(state);
     if (holder)
         return refuse_living(state, holder);
-    return o->daemon ? detach(o, state, conf) : supervise(o, state, conf, -1);
+    return o->daemon && o->ready_fd < 0 ? detach(argc, argv, state) : supervise(o, state, conf);
 }
 
 /* --- stop ------------------------------------------------------------------------------------------------------- */
@@ -314,7 +346,7 @@ static int say_alive(const struct options *o)
 
 int run_main(int argc, char **argv)
 {
-    AUTO(options_done) struct options o = {.settings = calloc((size_t)argc + 1, sizeof(char *))};
+    AUTO(options_done) struct options o = {.settings = calloc((size_t)argc + 1, sizeof(char *)), .ready_fd = -1};
     if (!o.settings)
         return EXIT_FAILURE;
     if (!read_options(argc, argv, &o)) {
@@ -327,5 +359,5 @@ int run_main(int argc, char **argv)
     }
     if (o.alive)
         return say_alive(&o);
-    return o.stop ? stop(&o) : start(&o);
+    return o.stop ? stop(&o) : start(&o, argc, argv);
 }

@@ -14,7 +14,7 @@
  * is refused.
  *
  * When GET /readyz answers 200 it prints "ready http://HOST:PORT". With --daemon the caller gets its prompt back then, or exit
- * status 1 after 30 s, with the supervisor going on. */
+ * status 1 after 30 s, with the supervisor going on; its lines are in logs/run.log. */
 #pragma once
 
 #define RUN_LIVES 3 /* exit status: DIR is being run already */

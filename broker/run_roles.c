@@ -187,6 +187,7 @@ static void become(const struct role *role, pid_t parent)
     static const char *const not_theirs[] = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"};
     for (size_t i = 0; i < ARRAY_COUNT(not_theirs); i++)
         unsetenv(not_theirs[i]);
+    close_range(3, ~0u, CLOSE_RANGE_CLOEXEC); /* whatever the supervisor was given */
     execvp(role->argv[0], role->argv);
     dprintf(2, "%s: %s\n", role->argv[0], strerror(errno));
     _exit(127);
@@ -289,7 +290,7 @@ static void on_stop(void *arg, int signo)
 static void on_hangup(void *arg, int signo)
 {
     struct run *r = arg;
-    if (!r->plan->detached && isatty(STDIN_FILENO)) {
+    if (isatty(STDIN_FILENO)) {
         on_stop(r, signo); /* the terminal has gone */
         return;
     }
@@ -436,15 +437,18 @@ static msec step_stop(struct run *r, msec now)
     return MSEC_NEVER;
 }
 
-/* The supervisor's own log, when that is a file: it says little, but a role that never starts makes it say it for ever. */
+/* The supervisor's own log, when standard error is that file: it says little, but a role that never starts makes it say it
+ * for ever. */
 static void renew_own_log(const struct run *r)
 {
-    struct stat st;
-    if (!r->plan->detached || fstat(STDERR_FILENO, &st) != 0 || st.st_size < OWN_LOG_MAX)
+    struct stat out, file;
+    if (fstat(STDERR_FILENO, &out) != 0 || out.st_size < OWN_LOG_MAX)
         return;
     AUTO(release_text) char *path = run_state_path(r->plan->state, "logs/run.log");
     AUTO(release_text) char *old = run_state_path(r->plan->state, "logs/run.log.1");
-    if (!path || !old || rename(path, old) != 0)
+    if (!path || !old || stat(path, &file) != 0 || file.st_ino != out.st_ino || file.st_dev != out.st_dev)
+        return;
+    if (rename(path, old) != 0)
         return;
     int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)

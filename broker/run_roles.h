@@ -9,7 +9,6 @@ struct run_plan {
     const struct conf *conf; /* as the roles will read it: the environment is set already */
     const char *const *settings;
     size_t settings_count;
-    bool detached; /* standard error is the log file, and SIGHUP means reload even on a terminal */
     /* Called once, when users are served: url is http://HOST:PORT. */
     void (*ready)(void *arg, const char *url);
     void *arg;

@@ -70,14 +70,14 @@ class Run:
         self.plan = ""
         self.process = None
 
-    def start(self, *args):
+    def start(self, *args, fds=()):
         self.process = subprocess.Popen([str(self.ctl), "run", "--state", str(self.state), *args], text=True,
-                                        env={**os.environ, "PLAN": self.plan}, stdin=subprocess.DEVNULL,
+                                        env={**os.environ, "PLAN": self.plan}, stdin=subprocess.DEVNULL, pass_fds=fds,
                                         stdout=subprocess.PIPE, stderr=(self.top / "run.log").open("a"))
         return self
 
-    def ready(self, *args):
-        self.start(*args)
+    def ready(self, *args, fds=()):
+        self.start(*args, fds=fds)
         spoken = select.select([self.process.stdout], [], [], 20)[0]
         line = self.process.stdout.readline() if spoken else "nothing"
         assert line == f"ready http://127.0.0.1:{self.port()}\n", line + (self.top / "run.log").read_text()
@@ -278,6 +278,32 @@ def test_a_daemon_returns_when_users_are_served_and_stop_when_all_is_gone(run):
     again = run.once("--stop")
     assert again.returncode == 0 and "nothing runs there" in again.stdout
     assert run.once("--alive").returncode == 1
+
+
+def test_a_daemon_keeps_nothing_of_its_caller_open(run):
+    ours, theirs = os.pipe()
+    with subprocess.Popen([str(run.ctl), "run", "--state", str(run.state), "--daemon", "--port", "0"], pass_fds=[theirs],
+                          stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        assert process.wait(30) == 0
+    said, chunk = b"", b"?"
+    while chunk:
+        assert select.select([ours], [], [], 5)[0], "somebody still has it open"
+        chunk = os.read(ours, 4096)
+        said += chunk
+    os.close(ours)
+    assert said == f"ready http://127.0.0.1:{run.port()}\n".encode()
+
+
+def test_roles_get_no_descriptor_that_is_not_theirs(run):
+    ours, theirs = os.pipe()
+    run.ready("--port", "0", fds=[theirs])
+    inode = os.fstat(theirs).st_ino
+    for role in ROLES:
+        fds = pathlib.Path(f"/proc/{run.pid(role)}/fd")
+        assert all(os.readlink(fd) != f"pipe:[{inode}]" for fd in fds.iterdir()), role
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_ready_is_said_when_users_are_served_and_not_before(run):
