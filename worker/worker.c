@@ -146,10 +146,8 @@ static void take_job(struct worker *worker, const struct msg_job *job, struct sp
 static void say_hello(void *arg, struct msg_hello *hello)
 {
     struct worker *worker = arg;
-    struct run *run, *after;
     uint32_t count = 0;
-    HASH_ITER(hh, worker->runs, run, after)
-    {
+    for (struct run *run = worker->runs; run; run = run->hh.next) {
         worker->held[count++] = (struct rec_held){
             .id = run->id, .fence = run->fence, .run = run->number, .log_bytes = run_log(run).len, .finished = run->finished};
     }
@@ -164,10 +162,8 @@ static void say_hello(void *arg, struct msg_hello *hello)
 static void beat(void *arg, struct msg_heartbeat *heartbeat)
 {
     struct worker *worker = arg;
-    struct run *run, *after;
     uint32_t count = 0;
-    HASH_ITER(hh, worker->runs, run, after)
-    {
+    for (struct run *run = worker->runs; run; run = run->hh.next) {
         if (!run->finished)
             worker->leases[count++] = (struct rec_lease){.id = run->id, .fence = run->fence};
     }
@@ -217,9 +213,8 @@ static void session_up(void *arg, const struct msg_welcome *welcome, bool new_ep
     struct worker *worker = arg;
     for (uint32_t i = 0; i < welcome->verdicts_count; i++)
         apply(worker, &welcome->verdicts[i]);
-    struct run *run, *after;
-    HASH_ITER(hh, worker->runs, run, after)
-    outbox_resend(worker->outbox, run);
+    for (struct run *run = worker->runs; run; run = run->hh.next)
+        outbox_resend(worker->outbox, run);
     if (worker->draining)
         say_drain(worker);
 }
@@ -286,12 +281,11 @@ static void take_frame(void *arg, const struct frame *frame)
 
 static void leave(struct worker *worker)
 {
-    struct run *run, *after;
     worker->leaving = true;
     if (worker->running)
         log_event(LOG_WORKER_LEAVES, "running=%u", worker->running);
-    HASH_ITER(hh, worker->runs, run, after)
-    run_cancel(run, KIND_STOPPING);
+    for (struct run *run = worker->runs; run; run = run->hh.next)
+        run_cancel(run, KIND_STOPPING);
     timer_set(worker->leave, loop_now(worker->loop) + REPORT_MS);
 }
 
@@ -436,9 +430,8 @@ void worker_free(struct worker **worker_ptr)
     struct worker *worker = TAKE(*worker_ptr);
     if (!worker)
         return;
-    struct run *run, *after;
-    HASH_ITER(hh, worker->runs, run, after)
-    drop(worker, run);
+    while (worker->runs)
+        drop(worker, worker->runs);
     link_free(&worker->link);
     outbox_free(&worker->outbox);
     transfers_free(&worker->transfers);
