@@ -341,6 +341,52 @@ def test_events_wait_for_a_reader_that_is_behind():
         assert 4 << 20 <= got < 200 * len(piece)
 
 
+def test_over_tcp_a_key_says_who_may_speak_and_as_what():
+    import zmq
+    with Shard() as s:
+        ports = {role: quern.free_port() for role in ("api", "worker")}
+        server = s.broker.ctl("keygen", str(s.dir / "broker.key"))["public_key"]
+        keys = {name: tuple(k.decode() for k in zmq.curve_keypair()) for name in ("one", "two", "worker", "stranger")}
+        roles = {"one": "api", "two": "api", "worker": "worker"}
+
+        def settings(names):
+            return {**s.broker.values,
+                    "broker": {"name": "", "key_file": str(s.dir / "broker.key"),
+                               **{role: f"tcp://127.0.0.1:{port}" for role, port in ports.items()}},
+                    "peers": [{"name": n, "public_key": keys[n][0], "role": roles[n]} for n in names]}
+        s.broker.kill()
+        s.broker.write(settings(roles))
+        s.broker.start()
+
+        def peer(role, name, **more):
+            p = wire.Peer(f"tcp://127.0.0.1:{ports[role]}", role, keys=(*keys[name], server), hello=False, **more)
+            s.peers.append(p)
+            return p
+        api = peer("api", "one")
+        api.hello()
+        peer("worker", "worker", slots=1, served=[wire.ECHO]).hello()
+        accepted(api)
+        # Not at all, not as that, not in another's name.
+        for role, name in (("api", "stranger"), ("worker", "one")):
+            other = peer(role, name)
+            other.say_hello()
+            assert other.receive("welcome", "refused", seconds=0.5, missing=None) is None
+        thief = peer("api", "two", instance=api.instance)
+        thief.say_hello()
+        assert thief.receive("welcome", "refused").error == 15
+        accepted(api, ref=2)
+        # A key taken back is not heard any more, connection or not.
+        s.broker.write(settings(["two", "worker"]))
+        s.broker.process.send_signal(signal.SIGHUP)
+        until(lambda: "settings.reloaded" in s.broker.log(), "the settings are read")
+        late = submit(api, ref=3)
+        second = peer("api", "two")
+        second.hello()
+        accepted(second, ref=4)
+        assert s.stored("j", late) is None
+        until(lambda: s.broker.numbers()["frames_bad"] >= 1, "its frame was dropped")
+
+
 # ---- Redis in trouble ----
 
 

@@ -132,9 +132,10 @@ def unpack_record(record, kind):
 class Peer:
     context = None
 
-    def __init__(self, endpoint, role, hello=True, instance=None, name=None, **fields):
+    def __init__(self, endpoint, role, hello=True, instance=None, name=None, keys=None, **fields):
+        """keys: over TCP, (our public key, our secret key, the broker's public key), each Z85."""
         Peer.context = Peer.context or zmq.Context()
-        self.endpoint, self.role, self.hello_fields = endpoint, role, fields
+        self.endpoint, self.role, self.hello_fields, self.keys = endpoint, role, fields, keys
         self.instance = instance or os.urandom(16)
         self.name = name or f"test:{role}"
         self.socket, self.epoch, self.received, self.kept = None, 0, 0, []
@@ -147,6 +148,8 @@ class Peer:
             self.socket.close(0)
         self.socket = Peer.context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
+        if self.keys:
+            self.socket.curve_publickey, self.socket.curve_secretkey, self.socket.curve_serverkey = [k.encode() for k in self.keys]
         self.socket.connect(self.endpoint)
         self.kept = []
 
