@@ -111,7 +111,17 @@ logs() {
     done
 }
 
+# A port that somebody else has is told at once, not after 30 s. Where an instance was killed, its api may still be about to end.
+check_port() {
+    [ -z "${SETTINGS:-}" ] || [ -n "${PORT:-}" ] || return 0
+    [ ! -e "$state/run/api.pid" ] || return 0
+    answer=0
+    fetch 1 -o /dev/null "http://127.0.0.1:${PORT:-8080}/" 2>/dev/null || answer=$?
+    [ $answer = 7 ] || [ "${PORT:-8080}" = 0 ] || fail "port ${PORT:-8080} is in use by another program; take another: PORT=…"
+}
+
 start() {
+    check_port
     write_settings
     no_key_for_others
     set -- --state "$state" --daemon --settings "$settings"

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 
@@ -116,6 +117,15 @@ def test_bad_settings_are_said_at_once(instance):
     mine.write_text("api:\n  prot: 1\n")
     out = instance.script("up.sh", SETTINGS=str(mine))
     assert out.returncode == 1 and f"{mine}:2: api.prot: there is no such setting" in out.stderr
+
+
+def test_a_port_in_use_is_said_at_once(instance):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", instance.port))
+        taken.listen()
+        out = instance.script("up.sh")
+    assert out.returncode == 1 and f"port {instance.port} is in use" in out.stderr
+    assert not (instance.state / "run" / "run.pid").exists()
 
 
 def test_another_port_is_refused_while_it_runs(instance):
