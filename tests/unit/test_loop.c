@@ -74,7 +74,7 @@ static void test_again_does_not_wait(void **state)
     msec before = clock_mono();
     loop_run(loop);
     assert_int_equal(turns, 1000);
-    assert_in_range(clock_mono() - before, 0, 2000);
+    assert_in_range(clock_mono() - before, 0, 5000);
 }
 
 static void stop_loop(void *arg)
@@ -172,7 +172,7 @@ static void test_now_stands_still_within_a_wake_up(void **state)
     msec before = loop_now(loop);
     loop_run(loop);
     assert_int_equal(seen_now[0], seen_now[1]);
-    assert_in_range(seen_now[0] - before, 10, 1000);
+    assert_in_range(seen_now[0] - before, 10, 5000);
     timer_free(&timer);
 }
 
@@ -229,7 +229,7 @@ static void on_time(void *arg)
     msec now = clock_mono();
     assert_true(due[i] != MSEC_NEVER);
     assert_true(now >= due[i]);
-    assert_in_range(now - due[i], 0, 500);
+    assert_in_range(now - due[i], 0, 5000);
     assert_true(timer_at(timers[i]) == MSEC_NEVER);
     due[i] = MSEC_NEVER;
     if (++fired == expected)
@@ -408,7 +408,7 @@ static void test_far_away_is_far_away(void **state)
     timer_set(near, clock_mono() + 20);
     msec before = clock_mono();
     loop_run(loop);
-    assert_in_range(clock_mono() - before, 19, 1000);
+    assert_in_range(clock_mono() - before, 19, 5000);
     assert_true(timer_at(far) == MSEC_NEVER - 1);
     timer_free(&far);
     timer_free(&near);

@@ -262,7 +262,7 @@ static void test_crashing_children_are_restarted_with_backoff(void **state)
     start();
     for (int i = 0; i < 5; i++)
         expect('S');
-    assert_in_range(clock_mono() - before, 700, 3000);
+    assert_in_range(clock_mono() - before, 700, 9000);
     assert_false(exists(w.pid_file));
 }
 
@@ -276,7 +276,7 @@ static void test_child_that_does_not_end_is_killed(void **state)
     msec before = clock_mono();
     kill(w.parent, SIGTERM);
     expect_end_of_all();
-    assert_in_range(clock_mono() - before, 100, 3000);
+    assert_in_range(clock_mono() - before, 100, 9000);
     assert_int_equal(parent_status(), 1);
 }
 
@@ -389,7 +389,7 @@ static void test_child_that_says_nothing_runs_after_a_second(void **state)
     msec before = clock_mono();
     start();
     expect_notification("READY=1");
-    assert_in_range(clock_mono() - before, 1000, 4000);
+    assert_in_range(clock_mono() - before, 1000, 9000);
     stop_listening_for_notifications();
 }
 
