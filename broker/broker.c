@@ -59,6 +59,8 @@ struct broker {
 
     uint64_t told_stored;
     bool told_stalled, told_full;
+    bool must_sweep;        /* the store may have live jobs that have ended */
+    unsigned sweep_answer;  /* the core's, to the sweep's question */
     struct timer *tick, *watch, *beat;
     msec serving_at, leave_by;
     uint64_t revision; /* of the settings */
@@ -283,6 +285,8 @@ static void show(struct broker *b, struct effect *e)
 
 static void on_lookup(void *arg, const struct lookup_key *key, const struct store_answer *answer);
 
+#define NOBODY 0 /* asks for the sweep */
+
 static void carry_out(struct broker *b, struct effect *e)
 {
     switch (e->type) {
@@ -300,6 +304,12 @@ static void carry_out(struct broker *b, struct effect *e)
     case EFFECT_LOOKUP:
         if (store_ask(b->store, &e->lookup, on_lookup, b) != ERR_OK)
             broker_later(b, &(struct input){.type = INPUT_UNKNOWN, .absent = {e->lookup}});
+        return;
+    case EFFECT_ANSWER:
+        if (e->peer == NOBODY)
+            b->sweep_answer = e->answer.error;
+        else
+            show(b, e);
         return;
     default:
         show(b, e);
@@ -413,6 +423,24 @@ static void tell_rewrite(struct broker *b)
         port_forget(ports(b, i));
     if (broker_step(b, &(struct input){.type = INPUT_REWRITE, .rewrite = {epoch}}) != ERR_OK)
         fail(b, "no memory to write everything anew");
+    b->must_sweep = true;
+}
+
+/* Asked as its tenant would ask. A core that cannot say keeps the job, and is asked again. */
+static bool is_live(void *arg, const struct id *id, const struct rec_job *job)
+{
+    struct broker *b = arg;
+    struct msg_ask ask = {.id = *id, .tenant = job->spec.tenant};
+    b->sweep_answer = ERR_STORE;
+    if (!step(b, &(struct input){.type = INPUT_ASK, .peer = NOBODY, .ask = &ask}) || b->sweep_answer == ERR_STORE)
+        b->must_sweep = true;
+    return b->sweep_answer != ERR_NOT_LIVE;
+}
+
+static void sweep_if_due(struct broker *b)
+{
+    if (b->must_sweep && !b->told_stalled && store_sweep(b->store, is_live, b) == ERR_OK)
+        b->must_sweep = false;
 }
 
 static void flush_ports(struct broker *b)
@@ -471,6 +499,7 @@ static void turn(void *arg)
     tell_stored(b);
     tell_stall(b);
     tell_full(b);
+    sweep_if_due(b);
     for (unsigned i = 0; i < PORTS; i++)
         port_turn(ports(b, i));
     port_monitor_turn(b->monitor);

@@ -20,6 +20,7 @@ struct recover {
     struct id *ids;
     size_t count, size;
     size_t asked, got;    /* ids[0 … got) are given, ids[got … asked) on their way */
+    size_t in_flight;     /* commands without a reply */
     struct id *missing;
     size_t missing_count, missing_size;
     struct record record; /* reused */
@@ -102,6 +103,7 @@ static void on_states(void *arg, const redisReply *reply)
 {
     struct recover *r = arg;
     size_t count = MIN(BATCH, r->count - r->got);
+    r->in_flight--;
     if (!reply)
         return;
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != count) {
@@ -130,6 +132,7 @@ static bool ask_batch(struct recover *r)
     if (redis_command(r->redis, on_states, r, argv, 1 + count) != ERR_OK)
         return false;
     r->asked += count;
+    r->in_flight++;
     return true;
 }
 
@@ -166,6 +169,7 @@ static void scan(struct recover *r, struct span cursor);
 static void on_scan(void *arg, const redisReply *reply)
 {
     struct recover *r = arg;
+    r->in_flight--;
     if (!reply)
         return;
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 || reply->element[0]->type != REDIS_REPLY_STRING ||
@@ -200,10 +204,13 @@ static void scan(struct recover *r, struct span cursor)
     enum err e = redis_command(r->redis, on_scan, r, argv, ARRAY_COUNT(argv));
     if (e == ERR_NOMEM)
         failed(r, "no memory");
+    r->in_flight += e == ERR_OK;
 }
 
 void recover_go(struct recover *r)
 {
+    if (r->in_flight)
+        return; /* the connection never broke: it goes on by itself */
     if (!r->scanned) {
         r->count = 0;
         scan(r, span_str("0"));

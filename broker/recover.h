@@ -21,5 +21,5 @@ void recover_free(struct recover **recover);
 /* Members of `live` without a j:. Lent by `recover`. */
 size_t recover_missing(const struct recover *recover, const struct id **ret_missing);
 
-/* On a fresh connection: begins, or goes on where it was. */
+/* Begins, or goes on where it was after a break. Harmless when it is under way. */
 void recover_go(struct recover *recover);

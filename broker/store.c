@@ -46,6 +46,7 @@ void store_free_bare(struct store **store)
     redis_free(&s->redis);
     asks_free(s);
     recover_free(&s->recover);
+    recover_free(&s->sweep);
     record_done(&s->record);
     commit_free(&s->open);
     ring_done(&s->ring);
@@ -312,6 +313,7 @@ void store_turn(struct store *s, msec now)
     ring_trim(&s->ring, loop_now(s->loop), s->options.ring_bytes);
     send_commits(s);
     asks_send(s);
+    sweep_end(s);
     redis_flush(s->redis);
     set_alarm(s);
 }

@@ -99,6 +99,9 @@ bool store_is_full(const struct store *store);
 /* The store came back older than the ring reaches and a new epoch has begun: true once per time, and then everything live must be
  * written again. The store is stalled until what the caller writes before its next store_turn is stored. */
 bool store_must_rewrite(struct store *store, uint64_t *ret_epoch);
+/* After a rewrite, an older data set still has the jobs that ended since and would be recovered as live at the next start. Reads every
+ * live job there is; those that is_live denies are removed. Once at a time. ERR_NOMEM. */
+MUST_USE enum err store_sweep(struct store *store, bool (*is_live)(void *arg, const struct id *id, const struct rec_job *job), void *arg);
 /* Nothing waits to be stored. */
 bool store_is_settled(const struct store *store);
 

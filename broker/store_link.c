@@ -413,6 +413,8 @@ static void go_on(struct store *s)
         recover_go(s->recover);
     else if (s->phase == PHASE_CONFIRM)
         confirm(s);
+    else
+        sweep_go_on(s);
 }
 
 /* A new epoch for a store that lacks more than the ring has. `last` under it is asked for once more: what was read is too old. */

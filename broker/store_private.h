@@ -66,6 +66,13 @@ struct store {
     msec confirm_by;     /* PHASE_CONFIRM ends then at the latest */
     struct timer *beat;
 
+    /* a sweep after a rewrite */
+    struct recover *sweep;
+    bool (*is_live)(void *arg, const struct id *id, const struct rec_job *job);
+    void *live_arg;
+    uint64_t swept;
+    bool sweep_done; /* free it when its callback has returned */
+
     /* commits */
     struct ring ring;
     struct commit *open;
@@ -110,6 +117,11 @@ void commits_close(struct store *s);
 /* Members of `live` that stand for nothing are removed. */
 void commits_repair(struct store *s, const struct id *ids, size_t count);
 bool store_is_behind(const struct store *s);
+
+/* store_sweep.c */
+/* On a fresh connection; at the end of a turn. */
+void sweep_go_on(struct store *s);
+void sweep_end(struct store *s);
 
 /* store_ask.c */
 void asks_send(struct store *s);

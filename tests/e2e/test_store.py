@@ -540,8 +540,13 @@ def test_an_older_data_set_is_healed():
 
 def test_beyond_the_ring_everything_live_is_written_anew():
     with Shard(ring_bytes=1 << 20, stall_ms=60000) as s:
-        api = s.peer("api")
+        api, worker = s.peer("api"), s.peer("worker")
+        gone = accepted(api, ref=99)
+        job = worker.receive("job")
         s.redis.copy("older")
+        finish(worker, job)
+        worker.receive("outcome_ack")
+        worker.send("bye")
         first = accepted(api, ref=1)
         large = b"{}" + b"x" * 400000
         for n in range(2, 5):
@@ -554,7 +559,9 @@ def test_beyond_the_ring_everything_live_is_written_anew():
         api.again()
         until(lambda: not s.broker.numbers()["store_stalled"], "all is written")
         assert s.stored("j", first) and s.stored("b", first)
-        assert s.redis.command("SCARD", "{q0}:live") == 4
+        until(lambda: s.redis.command("SCARD", "{q0}:live") == 4, "live is what is live")
+        # What ended since does not come to life again.
+        until(lambda: "store.swept" in s.broker.log() and s.stored("j", gone) is None, "the older data set's own jobs are removed")
         worker = s.peer("worker")
         assert worker.receive("job", where=lambda m: m.id == first).fence[0] == api.epoch
         accepted(api, ref=9)
