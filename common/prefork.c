@@ -94,13 +94,13 @@ static void forget_systemd(void)
         unsetenv(names[i]);
 }
 
-static _Noreturn void child_main(const struct parent *parent, unsigned index)
+static int child_main(const struct parent *parent, unsigned index)
 {
     const struct prefork_options *options = parent->options;
     pid_t parent_pid = parent->pid;
     /* The parent may have died before this call took effect; then nobody would ever tell. */
     if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || getppid() != parent_pid)
-        _exit(1);
+        return 1;
     char name[32]; /* the kernel keeps the first 15 characters */
     snprintf(name, sizeof name, "quern-%s:%u", options->role, index);
     prctl(PR_SET_NAME, name);
@@ -109,7 +109,7 @@ static _Noreturn void child_main(const struct parent *parent, unsigned index)
     ready_fd = parent->ready_fds[1];
     forget_systemd();
     default_signals();
-    exit(options->child(options->arg, index));
+    return options->child(options->arg, index);
 }
 
 /* ---- starting ---- */
@@ -143,7 +143,7 @@ static struct child *fork_child(struct parent *parent, unsigned index)
     }
     if (pid == 0) {
         free(child);
-        child_main(parent, index);
+        exit(child_main(parent, index));
     }
     *child = (struct child){
         .pid = pid, .index = index, .generation = parent->generation, .started_at = clock_mono(), .kill_at = MSEC_NEVER};

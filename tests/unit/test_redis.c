@@ -159,12 +159,12 @@ static void fake_stop(void);
 static int teardown(void **state)
 {
     kill_server();
-    if (w.in_callback)
-        return 0;
-    redis_free(&w.redis);
-    fake_stop();
-    timer_free(&w.patience);
-    loop_free(&w.loop);
+    if (!w.in_callback) {
+        redis_free(&w.redis);
+        fake_stop();
+        timer_free(&w.patience);
+        loop_free(&w.loop);
+    }
     nftw(w.dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
     return 0;
 }
