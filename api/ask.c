@@ -342,6 +342,15 @@ static void take_events(struct ask *ask, const struct frame *frame)
     }
 }
 
+static void reload(struct ask *ask, uint64_t revision)
+{
+    enum err e = ask->hooks.reload ? ask->hooks.reload(ask->hooks.arg) : ERR_OK;
+    struct msg_reloaded said = {.revision = revision, .error = (uint16_t)e};
+    if (e)
+        said.detail = span_str("the settings on this host are refused; its log says why");
+    (void)!link_send(ask->link, MESSAGE_RELOADED, &said, NULL); /* a broker that is gone asks again when it is back */
+}
+
 static void on_frame(void *arg, const struct frame *frame)
 {
     struct ask *ask = arg;
@@ -362,8 +371,11 @@ static void on_frame(void *arg, const struct frame *frame)
         ask->broker.stalled = frame->heartbeat_ack.stalled;
         ask->broker.workers = frame->heartbeat_ack.workers;
         break;
+    case MESSAGE_RELOAD:
+        reload(ask, frame->reload.revision);
+        break;
     default:
-        break; /* DRAIN, RELOAD: the link and the parent see to them */
+        break; /* DRAIN: what follows is a new session */
     }
 }
 

@@ -28,6 +28,8 @@ struct ask_hooks {
     void (*event)(void *arg, const struct rec_event *event, struct span body);
     /* A session is open, and the broker knows of no watch but those in questions that are outstanding. */
     void (*up)(void *arg);
+    /* The broker has new settings and asks for ours to be read again; an error means that they were refused. */
+    enum err (*reload)(void *arg);
     /* The child's numbers for /metrics, lent until the next call; returns how many. */
     uint32_t (*counters)(void *arg, const struct rec_counter **ret_counters);
     void *arg;

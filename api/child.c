@@ -19,7 +19,7 @@
 
 struct child {
     struct api api;
-    unsigned index;
+    const struct child_options *options;
     bool open; /* takes connections */
     struct timer *open_anyway, *answer_all, *give_up;
     struct rec_counter counters[12];
@@ -73,7 +73,13 @@ static void open_doors(void *arg)
     timer_set(child->open_anyway, MSEC_NEVER);
     server_open(child->api.server);
     prefork_ready();
-    log_event(LOG_READY, "child=%u", child->index);
+    log_event(LOG_READY, "child=%u", child->options->index);
+}
+
+static enum err on_reload(void *arg)
+{
+    struct child *child = arg;
+    return child->options->reload(child->options->arg);
 }
 
 static void on_session(void *arg)
@@ -153,7 +159,7 @@ static enum err open_link(struct child *child)
     if (!e && conf->api.key_file[0])
         e = wire_key_read(conf->api.key_file, &options.public_key, &options.secret_key);
     snprintf(options.server_key.text, sizeof options.server_key.text, "%s", conf->broker.public_key);
-    struct ask_hooks hooks = {.event = on_event, .up = on_session, .counters = count, .arg = child};
+    struct ask_hooks hooks = {.event = on_event, .up = on_session, .reload = on_reload, .counters = count, .arg = child};
     if (!e)
         e = ask_new(child->api.loop, conf, &options, hooks, &child->api.ask);
     if (e)
@@ -199,8 +205,6 @@ static enum err open_child(struct child *child, int listener)
     timer_set(child->open_anyway, loop_now(api->loop) + ASK_PATIENCE_MS);
     e = loop_signal(api->loop, SIGTERM, on_stop, child);
     if (!e)
-        e = loop_signal(api->loop, SIGINT, on_stop, child);
-    if (!e)
         e = open_redis(child);
     return e ? e : open_link(child);
 }
@@ -218,18 +222,20 @@ static void close_child(struct child *child)
     loop_free(&api->loop);
 }
 
-int child_run(const struct conf *conf, int listener, unsigned index)
+int child_run(const struct child_options *options)
 {
-    struct child child = {.api = {.conf = conf}, .index = index};
+    struct child child = {.api = {.conf = options->conf}, .options = options};
     list_init(&child.api.waiting);
     zsys_handler_set(NULL);
-    enum err e = open_child(&child, listener);
+    signal(SIGINT, SIG_IGN); /* from a terminal it reaches every process: the parent decides */
+    signal(SIGHUP, SIG_IGN);
+    enum err e = open_child(&child, options->listener);
     if (e) {
-        log_event(LOG_FATAL, "child=%u error=%s", index, err_name(e));
+        log_event(LOG_FATAL, "child=%u error=%s", options->index, err_name(e));
     } else {
         loop_run(child.api.loop);
-        log_event(LOG_STOP, "child=%u", index);
+        log_event(LOG_STOP, "child=%u", options->index);
     }
     close_child(&child);
-    return e ? 1 : 0;
+    return e ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -5,6 +5,13 @@
 
 #include "common/conf.h"
 
-/* Serves until SIGTERM, then until all is answered or api.stop_ms has passed. listener: inherited, taken over. Returns the exit
- * status. */
-int child_run(const struct conf *conf, int listener, unsigned index);
+struct child_options {
+    const struct conf *conf; /* lent */
+    int listener;            /* inherited, taken over */
+    unsigned index;
+    enum err (*reload)(void *arg); /* see ask.h */
+    void *arg;
+};
+
+/* Serves until SIGTERM, then until all is answered or api.stop_ms has passed. Returns the exit status. */
+int child_run(const struct child_options *options);

@@ -69,14 +69,15 @@ static void move(struct conn *c, enum conn_state state)
         [CONN_IDLE] = CLOCK_IDLE, [CONN_HEAD] = CLOCK_HEAD, [CONN_BODY] = CLOCK_BODY,
         [CONN_BUSY] = -1,         [CONN_CLOSING] = -1,      [CONN_LINGER] = CLOCK_LINGER,
     };
+    int clock = state == CONN_IDLE && c->server->draining ? CLOCK_FAREWELL : clock_of[state];
     if (c->state == state)
         return;
     assert(c->state < CONN_CLOSING || (c->state == CONN_CLOSING && state == CONN_LINGER));
     c->state = state;
-    if (clock_of[state] < 0)
+    if (clock < 0)
         server_clock_stop(&c->clock);
     else
-        server_clock_start(c->server, (enum server_clock)clock_of[state], &c->clock);
+        server_clock_start(c->server, (enum server_clock)clock, &c->clock);
 }
 
 static bool reads_requests(const struct conn *c)
@@ -505,8 +506,21 @@ void conn_free(struct conn *c)
     server_left(s);
 }
 
+/* A request may be in the socket already: one look before an idle connection is given up. */
+static void last_look(struct conn *c)
+{
+    c->more = true;
+    conn_serve(c);
+    server_touch(c->server, c);
+}
+
 void conn_expired(struct conn *c)
 {
+    if (c->state == CONN_IDLE) {
+        last_look(c);
+        if (c->state != CONN_IDLE)
+            return;
+    }
     c->server->counts.timeouts++;
     if (c->state == CONN_HEAD || c->state == CONN_BODY)
         refuse(c, ERR_TIMEOUT);
@@ -522,13 +536,11 @@ void conn_write_expired(struct conn *c)
 
 void conn_drain(struct conn *c)
 {
-    c->more = true; /* a request may be in the socket already */
-    conn_serve(c);
-    server_touch(c->server, c);
-    if (c->state != CONN_IDLE && c->state != CONN_BUSY)
-        return; /* half a request has arrived: it is the last, see new_exchange */
     struct list *newest = list_last(&c->exchanges);
-    if (newest)
+    if (c->state == CONN_IDLE) {
+        server_clock_start(c->server, CLOCK_FAREWELL, &c->clock);
+    } else if (c->state == CONN_BUSY && newest) {
         CONTAINER_OF(newest, struct exchange, in_conn)->close = true;
-    stop_reading(c);
+        stop_reading(c);
+    }
 }

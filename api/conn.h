@@ -72,7 +72,9 @@ void conn_flush(struct conn *c);
 /* The clock of its state, or of its writer, has passed. */
 void conn_expired(struct conn *c);
 void conn_write_expired(struct conn *c);
-/* The server drains: an idle connection is closed after one last look, a busy one with its last answer. */
+/* The server drains. The next request a connection brings, or half of which has arrived, is its last, and its answer says so; a
+ * pending answer says so if nothing follows it. An idle connection has SERVER_FAREWELL_MS to bring one: a caller that sends at
+ * the moment we close would see an error it can not explain. */
 void conn_drain(struct conn *c);
 
 /* exchange.c's. The answer's bytes go where conn_answer_buffer says (NULL: no memory), then it is called answered, which may

@@ -299,8 +299,11 @@ enum err server_new(struct loop *loop, int listener, const struct conf *conf, st
                          .alarm_at = MSEC_NEVER,
                          .conns_max = connections_allowed((unsigned)conf->api.connections)};
     const msec clock_ms[CLOCKS] = {
-        [CLOCK_IDLE] = (msec)conf->api.idle_ms,   [CLOCK_HEAD] = (msec)conf->api.head_ms,
-        [CLOCK_BODY] = (msec)conf->api.body_ms,   [CLOCK_LINGER] = SERVER_LINGER_MS,
+        [CLOCK_IDLE] = (msec)conf->api.idle_ms,
+        [CLOCK_HEAD] = (msec)conf->api.head_ms,
+        [CLOCK_BODY] = (msec)conf->api.body_ms,
+        [CLOCK_LINGER] = SERVER_LINGER_MS,
+        [CLOCK_FAREWELL] = MIN(SERVER_FAREWELL_MS, (msec)conf->api.stop_ms / 2),
         [CLOCK_WRITE] = (msec)conf->api.write_ms,
     };
     memcpy(s->clock_ms, clock_ms, sizeof clock_ms);

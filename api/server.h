@@ -12,9 +12,10 @@
 #define SERVER_INPUT_BYTES  (256u << 20) /* of requests on their way in, per child; beyond: 503 overloaded */
 #define SERVER_OUTPUT_BYTES (256u << 20) /* of answers not yet taken, per child; beyond: the reader stuck longest is cut */
 #define SERVER_LINGER_MS    2000
-#define SERVER_PAUSE_MS     100 /* without listening, after the kernel refused a descriptor */
+#define SERVER_FAREWELL_MS  1000 /* how long an idle connection of a draining server may still bring a request */
+#define SERVER_PAUSE_MS     100  /* without listening, after the kernel refused a descriptor */
 
-enum server_clock { CLOCK_IDLE, CLOCK_HEAD, CLOCK_BODY, CLOCK_LINGER, CLOCK_WRITE, CLOCKS };
+enum server_clock { CLOCK_IDLE, CLOCK_HEAD, CLOCK_BODY, CLOCK_LINGER, CLOCK_FAREWELL, CLOCK_WRITE, CLOCKS };
 
 /* What /metrics will show; counts since the child started. */
 struct server_counts {

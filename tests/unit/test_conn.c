@@ -161,6 +161,7 @@ static int setup(void **state)
     w->conf.api.body_bytes = 100000;
     w->conf.api.head_ms = w->conf.api.body_ms = w->conf.api.idle_ms = w->conf.api.write_ms = 60000;
     w->conf.api.pipeline = 4;
+    w->conf.api.stop_ms = 400;
     w->until = at_once;
     w->loop = loop_new(turn, w);
     w->watchdog = timer_new(w->loop, too_long, w);
@@ -749,6 +750,28 @@ static void test_drain(void **state)
     assert_true(w->drained);
 }
 
+/* A caller that does not know yet is still served, once, and told. */
+static void test_drain_serves_whoever_comes(void **state)
+{
+    struct world *w = *state;
+    setup_server(w);
+    struct client *late = dial(w), *idle = dial(w);
+    w->count = 2;
+    run_until(w, "two", many_connected);
+    server_drain(w->server);
+    run_until(w, "a turn", at_once);
+    say(late, REQUEST("GET", "/now", "", "") REQUEST("GET", "/now", "", ""));
+    expect_end(late);
+    assert_int_equal(occurrences(late->got, "200 OK"), 1);
+    assert_non_null(strstr(late->got, "Connection: close"));
+    expect_end(idle);
+    assert_int_equal(idle->len, 0);
+    hang_up(late);
+    hang_up(idle);
+    run_until(w, "nobody", nobody);
+    assert_true(w->drained);
+}
+
 static void test_connections_are_bounded(void **state)
 {
     struct world *w = *state;
@@ -810,6 +833,7 @@ int main(void)
         TEST(test_slow_reader),
         TEST(test_large_answers_arrive_whole),
         TEST(test_drain),
+        TEST(test_drain_serves_whoever_comes),
         TEST(test_connections_are_bounded),
         TEST(test_no_descriptor_left),
     };
