@@ -761,13 +761,14 @@ static void an_ex_leader_changes_nothing(void **state)
     serve(&rival, (struct store_options){0}); /* the same name takes over at once */
     assert_true(rival.lead.epoch > w.lead.epoch);
     assert_int_equal(rival.jobs, 1);
-    put_job(&rival, 1, STATE_PROCESSING);
-    UNTIL(&rival, all_stored(x));
-
+    /* The new leader has not written anything yet: `last` is still the old one's, and only the epoch stops it. */
     UNTIL(&w, x->fenced);
     assert_int_equal(released(&w), 0);
-    assert_int_equal(state_in_redis(&w, 1), STATE_PROCESSING);
+    assert_int_equal(state_in_redis(&w, 1), STATE_PENDING);
     assert_int_equal(state_in_redis(&w, 2), 0);
+    put_job(&rival, 1, STATE_PROCESSING);
+    UNTIL(&rival, all_stored(x));
+    assert_int_equal(state_in_redis(&w, 1), STATE_PROCESSING);
     rival_remove(&rival);
     world_remove(&w);
 }
