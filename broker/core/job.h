@@ -70,6 +70,7 @@ struct job {
     bool tokens_shown : 1;
     bool stream : 1;
     bool cancel_on_leave : 1;
+    bool joined : 1; /* another submit was answered with it: it cannot be withdrawn any more */
     struct due due;
     union {
         msec arrived_at;

@@ -127,6 +127,7 @@ enum err on_outcome(struct sched *s, const struct input *in)
         roster_take(&s->roster, worker, lease);
     }
     worker->doubtful = false;
+    roster_changed(&s->roster, worker);
     fill_attempt(s, job, outcome);
     msec wait;
     if (outcome->kind == KIND_UNSERVED && lease->deployment) { /* not to this worker again */

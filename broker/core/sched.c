@@ -238,6 +238,7 @@ void sched_free(struct sched **sched)
     ready_done(&s->ready);
     routes_free(&s->names, &s->routes, s->routes_count);
     roster_done(&s->roster, &s->names);
+    history_sweep(&s->dead_histories);
     names_sweep(&s->names);
     heap_done(&s->deadlines);
     tenants_free(&s->tenants);
@@ -327,9 +328,15 @@ static enum err body_lost(struct sched *s, struct job *job)
 {
     if (job->lease && job->lease->sent)
         return ERR_OK; /* its worker has it: only another run would need it again */
-    enum err e = job_end(s, job, STATE_FAILED, KIND_LOST, "its body is nowhere any more");
-    s->stats.lost += !e;
-    return e;
+    uint32_t display_bytes = job->display_bytes;
+    job->display_bytes = 0; /* shown without, and not asked for again */
+    if (job_end(s, job, STATE_FAILED, KIND_LOST, "its body is nowhere any more")) {
+        job->display_bytes = display_bytes;
+        job->body_asked = true;
+        return ERR_NOMEM;
+    }
+    s->stats.lost++;
+    return ERR_OK;
 }
 
 static enum err body_answered(struct sched *s, const struct input *in, bool known)
@@ -354,12 +361,11 @@ static enum err body_answered(struct sched *s, const struct input *in, bool know
         if (wanted)
             end_write(s, job);
     } else if (!job->body) {
-        enum err e = body_lost(s, job);
-        job->body_asked = e != ERR_OK;
-        return e;
-    } else if (wanted && job->lease->worker)
-        lease_send(s, job->lease);
-    else if (s->body_cache > s->settings.body_cache_bytes)
+        return body_lost(s, job);
+    } else if (wanted) { /* while its worker is away the lease goes back unsent, when it returns or is given up */
+        if (job->lease->worker && job->lease->worker->peer)
+            lease_send(s, job->lease);
+    } else if (s->body_cache > s->settings.body_cache_bytes)
         body_release(s, job); /* it was only asked whether it is there */
     return ERR_OK;
 }
@@ -395,6 +401,7 @@ static enum err on_pause(struct sched *s, const struct input *in)
         if (flow->key.tenant == tenant || flow->key.queue == queue)
             ready_pause_changed(&s->ready, flow);
     queue_put(&s->queues, &queue);
+    s->reopen = true; /* an outlet at which all were paused may have lost its pool to another */
     return ERR_OK;
 }
 

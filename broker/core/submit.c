@@ -230,9 +230,10 @@ static void same_key(struct sched *s, struct request *request, const struct id *
         return;
     }
     struct job *job = job_table_find(&s->jobs, first);
-    if (job && job->state)
+    if (job && job->state) {
+        job->joined = true;
         join(s, request, job);
-    else
+    } else
         ack_existing(s, request, first, 0, 0);
 }
 
@@ -408,7 +409,7 @@ static void unpin(struct sched *s, const struct job *job)
 void on_withdraw(struct sched *s, const struct input *in)
 {
     struct job *job = job_table_find(&s->jobs, &in->withdraw->id);
-    if (!job || job->ending)
+    if (!job || job->ending || job->joined)
         return;
     s->stats.withdrawn++;
     if (!job->state) {
