@@ -253,12 +253,15 @@ def test_who_may_speak():
         assert other.receive("refused").error == 15
         other.hello()
         # A HELLO said again before anything else is the same HELLO; the core has one worker then.
+        before = s.broker.numbers()
         worker = s.peer("worker", hello=False)
         worker.say_hello()
         worker.say_hello()
         first, second = worker.receive("welcome"), worker.receive("welcome")
         assert (first.fields, first.epoch) == (second.fields, second.epoch)
         worker.epoch = first.epoch
+        # one session more, and quernctl's own
+        assert s.broker.numbers()["sessions"] == before["sessions"] + 2
         # A second session of the same instance takes the place of the first.
         twin = s.peer("worker", instance=worker.instance)
         assert s.broker.numbers()["workers"] == 1
