@@ -418,11 +418,11 @@ void on_withdraw(struct sched *s, const struct input *in)
         request_free(s, &request);
         return;
     }
-    uint64_t number = drop_job(s, &job->id);
-    if (job->spec->has_idem) {
+    if (job->spec->has_idem) { /* first: a key must never lead to a job that is not there */
         unpin(s, job);
-        number = drop_idem(s, job->spec->idem);
+        drop_idem(s, job->spec->idem);
     }
+    uint64_t number = drop_job(s, &job->id);
     if (job->lease)
         stop_run(s, job, number);
     job_forget(s, job);

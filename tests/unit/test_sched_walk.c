@@ -316,6 +316,8 @@ static void leave(struct world *w, const struct frame_ *f)
         }
         if (f->asked == f->job && c->withdrawn)
             return; /* its client has given up */
+        if (!w->kept[f->job].live && !w->kept[f->job].ended && !c->forgotten)
+            fprintf(stderr, "job %u, asked for with %u\n", f->job, f->asked);
         must(w, w->kept[f->job].live || w->kept[f->job].ended || c->forgotten, "a job was acknowledged and is not stored");
         c->acked = true;
         c->waits = false;
@@ -413,8 +415,13 @@ static void take_write(struct world *w, const struct effect *e)
     if (e->type == EFFECT_SAVE_JOB) {
         const struct rec_job *r = &e->job_record;
         copy_record(&write->kept, r);
-        must(w, r->failed_attempts < 3 && r->solo_crashes < 3, "a job has had all its attempts and is live");
+        const struct job *job = job_table_find(&w->s->jobs, &e->id);
+        must(w, (r->failed_attempts < 3 && r->solo_crashes < 3) || (job && job->ending),
+             "a job has had all its attempts and is live");
         if (r->state == STATE_PROCESSING && fence_compare(r->fence, c->fence) != 0) {
+            if (fence_compare(c->fence, r->fence) >= 0)
+                fprintf(stderr, "job %u: %" PRIu64 ":%" PRIu64 " then %" PRIu64 ":%" PRIu64 "\n", write->job, c->fence.epoch,
+                        c->fence.n, r->fence.epoch, r->fence.n);
             must(w, fence_compare(c->fence, r->fence) < 0, "a fence does not grow");
             must(w, !w->stalled, "a lease was given while the store was behind");
             c->fence = r->fence;
@@ -502,7 +509,8 @@ static void take_effect(struct world *w, const struct effect *e)
         q->key = e->lookup;
         q->number = w->next_number - 1;
         q->asked_at = w->now;
-        trace(w, e->lookup.kind == LOOKUP_IDEM ? 0 : job_of(&e->lookup.id), "question %d, given after input %d\n", e->lookup.kind, w->input);
+        trace(w, e->lookup.kind == LOOKUP_IDEM ? 0 : job_of(&e->lookup.id), "question %d, given after input %d\n",
+              e->lookup.kind, w->input);
         q->due_at = w->now + (w->calm ? 0 : (msec)draw(w, 200));
         q->next = w->questions;
         w->questions = q;
@@ -637,7 +645,10 @@ static void apply(struct world *w, const struct write *write)
 
 static void store_writes(struct world *w, unsigned most)
 {
-    for (struct write *write; most-- && (write = w->writes);) {
+    bool together = false; /* a key and its job share a commit */
+    for (struct write *write; (most || together) && (write = w->writes);) {
+        most -= most > 0;
+        together = write->type == EFFECT_SAVE_IDEM || write->type == EFFECT_DROP_IDEM;
         w->writes = write->next;
         if (!w->writes)
             w->writes_end = &w->writes;
@@ -685,7 +696,8 @@ static void answer_question(struct world *w, const struct asked *q)
     else
         in.absent.key = q->key;
     struct blob *body = in.body;
-    trace(w, q->key.kind == LOOKUP_IDEM ? 0 : job_of(&q->key.id), "question %d is answered by input %d\n", q->key.kind, in.type);
+    trace(w, q->key.kind == LOOKUP_IDEM ? 0 : job_of(&q->key.id), "question %d is answered by input %d\n", q->key.kind,
+          in.type);
     step(w, &in);
     blob_free(&body);
 }
@@ -806,7 +818,7 @@ static void api_acts(struct world *w)
         in.type = INPUT_PATCH;
         in.patch = &patch;
     } else if (act < 92) { /* sent before, and no answer yet, or a frame that came twice */
-        if (!c->withdrawn && !c->forgotten && !w->calm && (c->waits || chance(w, 20)) && !c->refused)
+        if (!c->withdrawn && !c->forgotten && !w->calm && c->waits && !c->acked && !c->refused)
             submit_job(w, job, true);
         return;
     } else {
@@ -1086,6 +1098,7 @@ static void recover_jobs(struct world *w)
         if (!kept->live)
             continue;
         kept->record.attempts = kept->attempts;
+        w->clients[job].fence = kept->record.fence; /* a later one was not stored: nobody has seen it */
         hash_of(w->clients[job].tenant, w->clients[job].key, hash);
         kept->record.idem = kept->keyed ? span_of(hash, 32) : (struct span){0};
         step(w, &(struct input){.type = INPUT_RECOVER, .id = id_of(job), .recover = &kept->record});
@@ -1230,8 +1243,8 @@ static void all_is_settled(struct world *w)
     const struct sched *s = w->s;
     for (size_t b = 0; b < s->jobs.size; b++)
         for (const struct job *job = s->jobs.buckets[b]; job; job = job->chain)
-            fprintf(stderr, "job %u stays: state %u, lease %d, ending %d, flow %d, asked %d\n", job_of(&job->id), job->state, job->lease != NULL,
-                    job->ending != NULL, job->flow != NULL, job->body_asked);
+            fprintf(stderr, "job %u stays: state %u, lease %d, ending %d, flow %d, asked %d\n", job_of(&job->id), job->state,
+                    job->lease != NULL, job->ending != NULL, job->flow != NULL, job->body_asked);
     must(w, s->jobs.count == 0, "a job never ended");
     must(w, s->roster.used == 0, "a slot never came back");
     must(w, !s->lookups.all && !s->lookups.waiting && !s->pins, "a question or a pinned key stayed");
