@@ -193,8 +193,6 @@ cat <<EOF
 
   jobs      $here/v1/jobs
   health    $here/health
-  metrics   $here/metrics
-  dashboard $here/
   logs      $state/logs/
 
 Try next:

@@ -100,7 +100,7 @@ int main(int argc, char **argv)
     role.solo = (unsigned)role.conf->worker.children;
     const char *pid_file = role.conf->quern.pid_file;
     struct prefork_options options = {
-        .role = "quern-worker",
+        .role = "worker",
         .children = role.solo + 1,
         .stop_ms = (msec)role.conf->worker.stop_ms + STOP_SLACK_MS,
         .pid_file = pid_file[0] ? strdup(pid_file) : NULL, /* outlives the settings it came from */

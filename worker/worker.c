@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/prefork.h"
 #include "common/role.h"
 #include "worker/outbox.h"
 
@@ -211,6 +212,7 @@ static void say_drain(struct worker *worker)
 static void session_up(void *arg, const struct msg_welcome *welcome, bool new_epoch)
 {
     struct worker *worker = arg;
+    prefork_ready();
     for (uint32_t i = 0; i < welcome->verdicts_count; i++)
         apply(worker, &welcome->verdicts[i]);
     for (struct run *run = worker->runs; run; run = run->hh.next)
