@@ -1,5 +1,5 @@
-/* b:<id> as Redis holds it: | 'Q' | 'B' | minor (2) | CRC-32C over the rest and the first four (4) | the body |, little endian. It has no
- * fields, so it is no row of messages.def; the checksum is there for the same reason as a record's. */
+/* b:<id> as Redis holds it: | 'Q' | 'B' | minor (2) | CRC-32C over the rest and the first four (4) | the body |, little endian.
+ * It has no fields, so it is no row of messages.def; the checksum is there for the same reason as a record's. */
 #pragma once
 
 #include "common/blob.h"

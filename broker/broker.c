@@ -16,11 +16,11 @@
 #include "common/log.h"
 #include "common/notify.h"
 
-#define BEAT_MS     1000
-#define LEAVE_MS    5000  /* how long a drain waits for the store */
-#define LINGER_MS   200   /* what was said last may take so long to leave */
-#define CLOCK_OFF   60000 /* a difference between wall clock and stored time that is logged */
-#define ROUNDS_MAX  64    /* of inputs that sends bring about, in one turn */
+#define BEAT_MS    1000
+#define LEAVE_MS   5000  /* how long a drain waits for the store */
+#define LINGER_MS  200   /* what was said last may take so long to leave */
+#define CLOCK_OFF  60000 /* a difference between wall clock and stored time that is logged */
+#define ROUNDS_MAX 64    /* of inputs that sends bring about, in one turn */
 
 /*   STARTING ──recovered──► SERVING ──drain──► DRAINING ──stored──► LEAVING ──► ended */
 enum stage { STAGE_STARTING, STAGE_SERVING, STAGE_DRAINING, STAGE_LEAVING, STAGE_ENDED };
@@ -59,8 +59,8 @@ struct broker {
 
     uint64_t told_stored;
     bool told_stalled, told_full;
-    bool must_sweep;        /* the store may have live jobs that have ended */
-    unsigned sweep_answer;  /* the core's, to the sweep's question */
+    bool must_sweep;       /* the store may have live jobs that have ended */
+    unsigned sweep_answer; /* the core's, to the sweep's question */
     struct timer *tick, *watch, *beat;
     msec serving_at, leave_by;
     uint64_t revision; /* of the settings */
@@ -69,13 +69,34 @@ struct broker {
 
 /* ---- facts ---- */
 
-struct loop *broker_loop(struct broker *b) { return b->loop; }
-const struct broker_facts *broker_facts(const struct broker *b) { return &b->facts; }
-enum ack broker_ack(const struct broker *b) { return b->ack; }
-struct store *broker_store(struct broker *b) { return b->store; }
-const struct sched *broker_sched(const struct broker *b) { return b->sched; }
-const struct conf *broker_conf(const struct broker *b) { return b->conf; }
-msec broker_now(const struct broker *b) { return b->axis.base + (loop_now(b->loop) - b->axis.mono_at); }
+struct loop *broker_loop(struct broker *b)
+{
+    return b->loop;
+}
+const struct broker_facts *broker_facts(const struct broker *b)
+{
+    return &b->facts;
+}
+enum ack broker_ack(const struct broker *b)
+{
+    return b->ack;
+}
+struct store *broker_store(struct broker *b)
+{
+    return b->store;
+}
+const struct sched *broker_sched(const struct broker *b)
+{
+    return b->sched;
+}
+const struct conf *broker_conf(const struct broker *b)
+{
+    return b->conf;
+}
+msec broker_now(const struct broker *b)
+{
+    return b->axis.base + (loop_now(b->loop) - b->axis.mono_at);
+}
 
 static struct port *ports(const struct broker *b, unsigned i)
 {
@@ -143,8 +164,9 @@ void broker_count_peer(struct broker *b, const struct peer *peer, const struct m
 
 void broker_peer_reloaded(struct broker *b, const struct peer *peer, const struct msg_reloaded *reloaded)
 {
-    log_event(LOG_PEER_RELOADED, "peer=%s as=%s revision=%" PRIu64 " error=%s detail=%s", log_str(span_str(peer->name)), role_of(b, peer),
-              reloaded->revision, err_known(reloaded->error) ? err_name(reloaded->error) : "unknown_error", log_str(reloaded->detail));
+    log_event(LOG_PEER_RELOADED, "peer=%s as=%s revision=%" PRIu64 " error=%s detail=%s", log_str(span_str(peer->name)),
+              role_of(b, peer), reloaded->revision, err_known(reloaded->error) ? err_name(reloaded->error) : "unknown_error",
+              log_str(reloaded->detail));
 }
 
 static void count_gauges(struct broker *b)
@@ -225,7 +247,8 @@ static struct blob *event_body(struct broker *b, const struct effect *e)
     return len == e->body->len ? blob_ref(e->body) : blob_copy(span_of(e->body->data + e->body_from, len));
 }
 
-/* That a job is nowhere can only be said of a store that is current: a Redis that has just come back may not have its end again yet. */
+/* That a job is nowhere can only be said of a store that is current: a Redis that has just come back may not have its end again
+ * yet. */
 static void doubt(struct broker *b, struct effect *e)
 {
     if (e->type != EFFECT_ANSWER || e->answer.error != ERR_NOT_LIVE || store_is_current(b->store))
@@ -392,8 +415,9 @@ static void tell_stall(struct broker *b)
     b->told_stalled = stalled;
     struct store_stats stats;
     store_stats(b->store, &stats);
-    log_event(stalled ? LOG_STORE_STALLED : LOG_STORE_FLOWS, "waiting_commits=%" PRIu64 " waiting_bytes=%" PRIu64 " ring_bytes=%" PRIu64,
-              stats.waiting_commits, stats.waiting_bytes, stats.ring_bytes);
+    log_event(stalled ? LOG_STORE_STALLED : LOG_STORE_FLOWS,
+              "waiting_commits=%" PRIu64 " waiting_bytes=%" PRIu64 " ring_bytes=%" PRIu64, stats.waiting_commits,
+              stats.waiting_bytes, stats.ring_bytes);
 }
 
 /* Above 80 % of Redis's memory no job is taken in; those there are go on and end. */
@@ -620,7 +644,10 @@ static void on_fenced(void *arg)
     loop_stop(b->loop);
 }
 
-static void on_unfit(void *arg, const char *why) { fail(arg, why); }
+static void on_unfit(void *arg, const char *why)
+{
+    fail(arg, why);
+}
 
 /* ---- stopping and reloading ---- */
 
@@ -694,7 +721,8 @@ static void reload(struct broker *b)
             log_event(LOG_SETTINGS_BAD, "what=peers port=%s", port_roles[i]);
         port_send_all(ports(b, i), MESSAGE_RELOAD, &say);
     }
-    log_event(LOG_RELOADED, "revision=%" PRIu64 " deployments=%u routes=%u", b->revision, b->conf->deployments_count, b->conf->routes_count);
+    log_event(LOG_RELOADED, "revision=%" PRIu64 " deployments=%u routes=%u", b->revision, b->conf->deployments_count,
+              b->conf->routes_count);
 }
 
 /* ---- life ---- */

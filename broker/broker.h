@@ -14,9 +14,9 @@ struct broker;
 struct peer;
 
 struct broker_options {
-    struct conf *conf;       /* the broker's from now on */
+    struct conf *conf; /* the broker's from now on */
     const struct redis_options *redis;
-    bool standby;            /* wait for the leader to lapse whatever its name */
+    bool standby; /* wait for the leader to lapse whatever its name */
     /* Reads the settings again. NULL and logged: they were refused. */
     struct conf *(*reload)(void *arg);
     void *arg;
@@ -24,9 +24,9 @@ struct broker_options {
 
 enum broker_end {
     BROKER_RUNS,
-    BROKER_DONE,    /* drained and left, as asked */
-    BROKER_FENCED,  /* a later broker leads: start again as a standby */
-    BROKER_FAILED,  /* logged */
+    BROKER_DONE,   /* drained and left, as asked */
+    BROKER_FENCED, /* a later broker leads: start again as a standby */
+    BROKER_FAILED, /* logged */
 };
 
 /* Starts at once; sockets are bound when recovery is complete. ERR_NOMEM, ERR_SETTINGS (logged). */

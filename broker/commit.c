@@ -1,5 +1,5 @@
-/* Writes become operations on keys. An operation on a key that the commit already touches replaces the earlier one, found through a
- * small open-addressing table; at the close the operations are laid out by verb in the order store.lua reads them. */
+/* Writes become operations on keys. An operation on a key that the commit already touches replaces the earlier one, found
+ * through a small open-addressing table; at the close the operations are laid out by verb in the order store.lua reads them. */
 #include "broker/commit.h"
 
 #include <inttypes.h>
@@ -46,7 +46,7 @@ struct commit_parts {
     size_t argc;
     char sha[40];
     char epoch[NUMBER_MAX + 1], n[NUMBER_MAX + 1], before[2 * NUMBER_MAX + 2], now[NUMBER_MAX + 1];
-    size_t epoch_arg; /* in argv: epoch, n, before */
+    size_t epoch_arg;                    /* in argv: epoch, n, before */
     char fixed[3][RECORD_KEY_BYTES + 1]; /* epoch, last, live */
 };
 
@@ -77,8 +77,8 @@ enum err commit_at_parse(struct span text, struct commit_at *ret_at, msec *ret_n
 {
     struct commit_at at;
     uint64_t now;
-    if (!number(&text, &at.epoch) || !colon(&text) || !number(&text, &at.n) || !colon(&text) || !number(&text, &now) || text.len ||
-        now > INT64_MAX)
+    if (!number(&text, &at.epoch) || !colon(&text) || !number(&text, &at.n) || !colon(&text) || !number(&text, &now) ||
+        text.len || now > INT64_MAX)
         return ERR_MALFORMED;
     *ret_at = at;
     *ret_now = (msec)now;
@@ -142,8 +142,8 @@ static size_t weight(const struct effect *write)
     return bytes;
 }
 
-/* An idempotency key and the job it names, which is the next write, share a commit: a broker that died between the two would leave a
- * key that leads nowhere. */
+/* An idempotency key and the job it names, which is the next write, share a commit: a broker that died between the two would
+ * leave a key that leads nowhere. */
 #define JOB_WRITE_BYTES 4096
 
 bool commit_is_full_for(const struct commit *commit, const struct effect *write)
@@ -155,9 +155,15 @@ bool commit_is_full_for(const struct commit *commit, const struct effect *write)
 
 /* ---- operations ---- */
 
-static struct span key_of(const struct commit_parts *p, const struct op *op) { return span_of(p->text + op->key_at, op->key_len); }
+static struct span key_of(const struct commit_parts *p, const struct op *op)
+{
+    return span_of(p->text + op->key_at, op->key_len);
+}
 
-static bool has_member(uint8_t verb) { return verb == VERB_SADD || verb == VERB_SREM || verb == VERB_ZADD || verb == VERB_ZREM; }
+static bool has_member(uint8_t verb)
+{
+    return verb == VERB_SADD || verb == VERB_SREM || verb == VERB_ZADD || verb == VERB_ZREM;
+}
 
 static uint32_t hash(struct span bytes, uint32_t from)
 {
@@ -175,7 +181,8 @@ static uint16_t *slot_of(struct commit_parts *p, const struct op *like, struct s
         at = hash(span_of(like->member.bytes, ID_BYTES), at);
     for (at %= SLOTS; p->slots[at]; at = (at + 1) % SLOTS) {
         const struct op *op = &p->ops[p->slots[at] - 1];
-        if (has_member(op->verb) == member && span_equal(key_of(p, op), key) && (!member || id_equal(&op->member, &like->member)))
+        if (has_member(op->verb) == member && span_equal(key_of(p, op), key) &&
+            (!member || id_equal(&op->member, &like->member)))
             break;
     }
     return &p->slots[at];
@@ -253,7 +260,8 @@ static void put(struct commit *c, struct op op, struct span key)
 typedef size_t key_writer(char out[RECORD_KEY_BYTES + 1], unsigned shard, const struct id *id);
 
 /* An operation on one of a job's own keys; takes `value`. */
-static void put_key(struct commit *c, enum verb verb, key_writer *write, const struct id *id, struct blob *value, uint64_t ttl_ms)
+static void put_key(struct commit *c, enum verb verb, key_writer *write, const struct id *id, struct blob *value,
+                    uint64_t ttl_ms)
 {
     char key[RECORD_KEY_BYTES + 1];
     size_t len = write(key, c->parts->shard, id);
@@ -282,7 +290,8 @@ static void put_index(struct commit *c, enum verb verb, struct span tenant, cons
 /* ---- writes ---- */
 
 /* NULL and the error kept when it cannot be packed. */
-static struct blob *pack(struct commit *c, enum record_kind kind, const void *fields, const struct span *parts, size_t parts_count)
+static struct blob *pack(struct commit *c, enum record_kind kind, const void *fields, const struct span *parts,
+                         size_t parts_count)
 {
     struct blob *record = NULL;
     enum err e = record_pack(kind, fields, parts, parts_count, &record);
@@ -408,7 +417,10 @@ struct layout {
     size_t argc;
 };
 
-static void arg(struct layout *l, struct span bytes) { l->p->argv[l->argc++] = bytes; }
+static void arg(struct layout *l, struct span bytes)
+{
+    l->p->argv[l->argc++] = bytes;
+}
 
 static void arg_number(struct layout *l, uint64_t value)
 {
@@ -464,7 +476,10 @@ static uint32_t same_index(const struct commit_parts *p, const struct sorted *s,
     return count;
 }
 
-static bool is_index(unsigned verb) { return verb == VERB_ZADD || verb == VERB_ZREM; }
+static bool is_index(unsigned verb)
+{
+    return verb == VERB_ZADD || verb == VERB_ZREM;
+}
 
 static uint32_t key_count(const struct commit_parts *p, const struct sorted *s, unsigned verb)
 {
@@ -522,7 +537,10 @@ static void lay_values(struct layout *l, const struct sorted *s, unsigned verb)
     }
 }
 
-static void arg_text(struct layout *l, const char *text) { arg(l, span_str(text)); }
+static void arg_text(struct layout *l, const char *text)
+{
+    arg(l, span_str(text));
+}
 
 void commit_renumber(struct commit *c, struct commit_at at, struct commit_at before)
 {

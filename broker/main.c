@@ -57,7 +57,8 @@ static bool make_state_dir(const struct conf *conf)
 {
     if (mkdir(conf->quern.state_dir, 0700) == 0 || errno == EEXIST)
         return true;
-    log_event(LOG_FATAL, "what=state_dir path=%s why=%s", log_str(span_str(conf->quern.state_dir)), log_str(span_str(strerror(errno))));
+    log_event(LOG_FATAL, "what=state_dir path=%s why=%s", log_str(span_str(conf->quern.state_dir)),
+              log_str(span_str(strerror(errno))));
     return false;
 }
 

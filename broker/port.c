@@ -28,7 +28,10 @@ static void on_bad(void *arg, const struct wire_route *route, const char *why);
 
 /* ---- life ---- */
 
-static void release_text(char **text) { free(TAKE(*text)); }
+static void release_text(char **text)
+{
+    free(TAKE(*text));
+}
 
 /* The keys that may connect as this role. */
 static enum err allowed_keys(const struct conf *conf, enum role role, struct wire_key **ret_keys, size_t *ret_count)
@@ -66,15 +69,15 @@ static enum err bind_wire(struct port *port, const char *endpoint)
     if (e == ERR_OK && strncmp(endpoint, "tcp://", 6) == 0)
         e = wire_key_read(conf->broker.key_file, &options.public_key, &options.secret_key);
     if (e == ERR_OK)
-        e = wire_new(broker_loop(port->broker), &options, (struct wire_hooks){.message = on_message, .bad = on_bad, .arg = port},
-                     &port->wire);
+        e = wire_new(broker_loop(port->broker), &options,
+                     (struct wire_hooks){.message = on_message, .bad = on_bad, .arg = port}, &port->wire);
     explicit_bzero(&options.secret_key, sizeof options.secret_key);
     free(keys);
     return e;
 }
 
-enum err port_new(struct broker *broker, const char *setting, const char *name, struct port_hooks hooks, struct port_stats *stats,
-                  struct port **ret_port)
+enum err port_new(struct broker *broker, const char *setting, const char *name, struct port_hooks hooks,
+                  struct port_stats *stats, struct port **ret_port)
 {
     AUTO(release_text) char *endpoint = role_endpoint(broker_conf(broker), setting, name);
     AUTO(port_free) struct port *port = calloc(1, sizeof *port);
@@ -143,12 +146,21 @@ void port_free(struct port **port_ptr)
     free(port);
 }
 
-size_t port_peers(const struct port *port) { return port->count; }
-struct list *port_list(struct port *port) { return &port->peers; }
+size_t port_peers(const struct port *port)
+{
+    return port->count;
+}
+struct list *port_list(struct port *port)
+{
+    return &port->peers;
+}
 
 /* ---- sending ---- */
 
-static const struct broker_facts *facts(const struct port *port) { return broker_facts(port->broker); }
+static const struct broker_facts *facts(const struct port *port)
+{
+    return broker_facts(port->broker);
+}
 
 enum err port_encode(const struct peer *peer, enum message message, const void *fields, struct frame_buffer *out)
 {
@@ -248,8 +260,8 @@ void port_close(struct peer *peer, bool bye, const char *why)
     if (peer->closed)
         return;
     if (port->hooks.role != ROLE_MONITOR) /* every quernctl is one */
-        log_event(LOG_PEER_GONE, "peer=%s as=%s number=%u reason=%s", log_str(span_str(peer->name)), role_name(port->hooks.role), peer->number,
-                  why);
+        log_event(LOG_PEER_GONE, "peer=%s as=%s number=%u reason=%s", log_str(span_str(peer->name)),
+                  role_name(port->hooks.role), peer->number, why);
     take_out(peer);
     port->hooks.closed(port->hooks.arg, peer, bye, false);
 }
@@ -258,7 +270,8 @@ static void refuse(struct port *port, const struct wire_route *route, enum err e
 {
     struct msg_refused refused = {.error = (uint16_t)error, .detail = span_str(err_sentence(error))};
     port->stats->sessions_refused++;
-    log_event(LOG_PEER_REFUSED, "peer=%s as=%s error=%s", log_str(span_str(name)), role_name(port->hooks.role), err_name(error));
+    log_event(LOG_PEER_REFUSED, "peer=%s as=%s error=%s", log_str(span_str(name)), role_name(port->hooks.role),
+              err_name(error));
     reply_to(port, route, MESSAGE_REFUSED, &refused);
 }
 
@@ -355,8 +368,8 @@ static void open_session(struct port *port, const struct wire_route *route, cons
     put_in(port, peer);
     port->stats->sessions++;
     if (port->hooks.role != ROLE_MONITOR)
-        log_event(LOG_PEER_UP, "peer=%s as=%s number=%u slots=%u held=%u version=%s", log_str(span_str(name)), role_name(port->hooks.role),
-                  peer->number, hello->slots, hello->held_count, log_str(hello->version));
+        log_event(LOG_PEER_UP, "peer=%s as=%s number=%u slots=%u held=%u version=%s", log_str(span_str(name)),
+                  role_name(port->hooks.role), peer->number, hello->slots, hello->held_count, log_str(hello->version));
     e = port->hooks.opened(port->hooks.arg, peer, hello);
     if (e != ERR_OK && !peer->closed) {
         log_event(LOG_NOMEM, "what=session error=%s", err_name(e));
@@ -386,7 +399,10 @@ static void on_bad(void *arg, const struct wire_route *route, const char *why)
     bad(port, peer ? peer->name : "", why);
 }
 
-void port_bad(struct peer *peer, const char *why) { bad(peer->port, peer->name, why); }
+void port_bad(struct peer *peer, const char *why)
+{
+    bad(peer->port, peer->name, why);
+}
 
 static void want_hello(struct port *port, const struct wire_route *route)
 {
@@ -442,9 +458,15 @@ void port_forget(struct port *port)
     }
 }
 
-void port_linger(struct port *port, msec linger_ms) { wire_linger(port->wire, linger_ms); }
+void port_linger(struct port *port, msec linger_ms)
+{
+    wire_linger(port->wire, linger_ms);
+}
 
-void port_turn(struct port *port) { wire_turn(port->wire); }
+void port_turn(struct port *port)
+{
+    wire_turn(port->wire);
+}
 
 void port_watch(struct port *port, bool probe)
 {

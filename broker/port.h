@@ -1,11 +1,11 @@
 /* One ROUTER socket and the sessions on it: HELLO to BYE, silence, death; who may speak, under which epoch, and how much may be
  * unacknowledged. What a role says beyond that is its own port's matter (port_api, port_worker, port_monitor).
  *
- * A peer is its instance, bound to its CURVE key, never its routing id. A HELLO of an instance that has a session begins a new one with
- * a new number. Of a worker the core sees that HELLO and no GONE for the old number, so its leases go on; of an api child it sees the GONE
- * after the HELLO, since watches belong to a session. The one exception: HELLO said again on the same
- * route before anything else came from there is the same HELLO, because WELCOME was slow; it gets the same WELCOME again and the
- * core does not hear of it. */
+ * A peer is its instance, bound to its CURVE key, never its routing id. A HELLO of an instance that has a session begins a new
+ * one with a new number. Of a worker the core sees that HELLO and no GONE for the old number, so its leases go on; of an api
+ * child it sees the GONE after the HELLO, since watches belong to a session. The one exception: HELLO said again on the same
+ * route before anything else came from there is the same HELLO, because WELCOME was slow; it gets the same WELCOME again and
+ * the core does not hear of it. */
 #pragma once
 
 #include <uthash.h>
@@ -26,13 +26,13 @@ struct peer {
     char key[41];
     char name[PROTO_NAME_BYTES + 1];
     uint16_t minor;
-    bool settled;            /* it has said something after its HELLO, so it has our WELCOME */
-    bool closed;             /* out of the tables; freed at the end of the turn */
-    uint64_t received;       /* bytes of its frames in this session */
-    uint64_t sent, acked;    /* of ours */
-    msec heard_at;           /* loop time */
+    bool settled;                /* it has said something after its HELLO, so it has our WELCOME */
+    bool closed;                 /* out of the tables; freed at the end of the turn */
+    uint64_t received;           /* bytes of its frames in this session */
+    uint64_t sent, acked;        /* of ours */
+    msec heard_at;               /* loop time */
     struct frame_buffer welcome; /* until settled */
-    struct list node;        /* port's peers, or its dead */
+    struct list node;            /* port's peers, or its dead */
     UT_hash_handle by_number, by_route, by_instance;
 };
 
@@ -54,7 +54,8 @@ struct port_stats {
 #undef STAT
 };
 
-/* Binds. endpoint: as in the settings, "" for ipc in the state directory under `name`. ERR_SETTINGS, ERR_SYSTEM (logged), ERR_NOMEM. */
+/* Binds. endpoint: as in the settings, "" for ipc in the state directory under `name`. ERR_SETTINGS, ERR_SYSTEM (logged),
+ * ERR_NOMEM. */
 MUST_USE enum err port_new(struct broker *broker, const char *endpoint, const char *name, struct port_hooks hooks,
                            struct port_stats *stats, struct port **ret_port);
 void port_free(struct port **port);
@@ -92,7 +93,10 @@ void port_bad(struct peer *peer, const char *why);
 /* Ends the session; tells the core and its port. */
 void port_close(struct peer *peer, bool bye, const char *why);
 
-static inline uint64_t peer_unacked(const struct peer *peer) { return peer->sent > peer->acked ? peer->sent - peer->acked : 0; }
+static inline uint64_t peer_unacked(const struct peer *peer)
+{
+    return peer->sent > peer->acked ? peer->sent - peer->acked : 0;
+}
 
 /* What is unsent when the port is freed may take so long to leave. */
 void port_linger(struct port *port, msec linger_ms);

@@ -1,6 +1,6 @@
-/* Events: at most PROTO_UNACKED_BYTES are unacknowledged per child. What comes on top waits here up to the same amount; beyond that
- * tokens and progress are left out, which the child sees as a gap in the offsets and asks for again from where it is. What cannot be
- * left out (status, end) may pile up to BEHIND_MAX; then the session ends. */
+/* Events: at most PROTO_UNACKED_BYTES are unacknowledged per child. What comes on top waits here up to the same amount; beyond
+ * that tokens and progress are left out, which the child sees as a gap in the offsets and asks for again from where it is. What
+ * cannot be left out (status, end) may pile up to BEHIND_MAX; then the session ends. */
 #include "broker/port_api.h"
 
 #include <stdlib.h>
@@ -36,7 +36,10 @@ struct port_api {
     bool dirty; /* some child has events waiting */
 };
 
-static struct api_peer *api_of(struct peer *peer) { return CONTAINER_OF(peer, struct api_peer, peer); }
+static struct api_peer *api_of(struct peer *peer)
+{
+    return CONTAINER_OF(peer, struct api_peer, peer);
+}
 
 /* ---- in ---- */
 
@@ -52,13 +55,16 @@ static void bulk_ack(struct api_peer *api, uint64_t ref, const struct rec_ack_it
 static void submit(struct port_api *p, struct peer *peer, const struct msg_submit *submit, struct span bytes)
 {
     AUTO(blob_free) struct blob *body = blob_copy(bytes);
-    enum err e = !body ? ERR_NOMEM
-                       : broker_step(p->broker, &(struct input){.type = INPUT_SUBMIT, .peer = peer->number, .submit = submit, .body = body});
+    enum err e = !body
+                     ? ERR_NOMEM
+                     : broker_step(p->broker,
+                                   &(struct input){.type = INPUT_SUBMIT, .peer = peer->number, .submit = submit, .body = body});
     if (e == ERR_OK || peer->closed)
         return;
     log_event(LOG_NOMEM, "what=submit");
     if (submit->ref & REF_BULK)
-        bulk_ack(api_of(peer), submit->ref, &(struct rec_ack_item){.id = submit->id, .error = (uint16_t)e, .retry_after_ms = 1000});
+        bulk_ack(api_of(peer), submit->ref,
+                 &(struct rec_ack_item){.id = submit->id, .error = (uint16_t)e, .retry_after_ms = 1000});
     else
         send_ack(peer, submit->ref, &submit->id, e);
 }
@@ -268,7 +274,8 @@ static void on_closed(void *arg, struct peer *peer, bool bye, bool replaced)
     struct bulk *bulk, *after;
     parcels_drop(&api->events);
     api->events_bytes = 0;
-    HASH_ITER (hh, api->bulks, bulk, after) {
+    HASH_ITER(hh, api->bulks, bulk, after)
+    {
         HASH_DELETE(hh, api->bulks, bulk);
         free(bulk);
     }
@@ -340,8 +347,8 @@ static struct parcel *first(struct list *list)
     return node ? CONTAINER_OF(node, struct parcel, node) : NULL;
 }
 
-/* How many of the waiting events go into the next frame, and the bytes of their bodies: as many as may be unacknowledged beside what is
- * already; one that is larger than all of that goes alone, when nothing is. 0: not now. */
+/* How many of the waiting events go into the next frame, and the bytes of their bodies: as many as may be unacknowledged beside
+ * what is already; one that is larger than all of that goes alone, when nothing is. 0: not now. */
 static uint32_t next_frame(struct api_peer *api, size_t *ret_bytes)
 {
     uint64_t unacked = peer_unacked(&api->peer), room = PROTO_UNACKED_BYTES - MIN(unacked, PROTO_UNACKED_BYTES);
@@ -430,4 +437,7 @@ void port_api_free(struct port_api **port)
     free(p);
 }
 
-struct port *port_api_port(struct port_api *p) { return p->port; }
+struct port *port_api_port(struct port_api *p)
+{
+    return p->port;
+}

@@ -1,4 +1,5 @@
-/* The socket facing api children: their frames as inputs, effects as ACK, ANSWER and, gathered per child and turn, EVENTS and ACKS.
+/* The socket facing api children: their frames as inputs, effects as ACK, ANSWER and, gathered per child and turn, EVENTS and
+ * ACKS.
  *
  * A `ref` is the child's and comes back as it was; its highest bit is ours (REF_BULK): a SUBMIT that sets it is a bad frame. */
 #pragma once

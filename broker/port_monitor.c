@@ -36,7 +36,10 @@ struct port_monitor {
     struct frame_buffer buffer;
 };
 
-static struct monitor_peer *monitor_of(struct peer *peer) { return CONTAINER_OF(peer, struct monitor_peer, peer); }
+static struct monitor_peer *monitor_of(struct peer *peer)
+{
+    return CONTAINER_OF(peer, struct monitor_peer, peer);
+}
 
 /* ---- replies ---- */
 
@@ -49,7 +52,10 @@ static void reply(struct peer *peer, uint64_t ref, enum err error, const char *d
     (void)port_send(peer, MESSAGE_REPLY, &fields, body);
 }
 
-static void refuse(struct peer *peer, uint64_t ref, enum err error) { reply(peer, ref, error, err_sentence(error), NULL); }
+static void refuse(struct peer *peer, uint64_t ref, enum err error)
+{
+    reply(peer, ref, error, err_sentence(error), NULL);
+}
 
 static void pack_id(struct pack *pack, const char *key, const struct id *id)
 {
@@ -106,7 +112,8 @@ static void pack_usage(struct pack *pack, const struct rec_usage *usage)
     pack_string(pack, "source", usage_name(usage->source));
 }
 
-static void pack_ended(struct pack *pack, const struct id *id, const struct rec_ended *ended, struct span body, bool with_result)
+static void pack_ended(struct pack *pack, const struct id *id, const struct rec_ended *ended, struct span body,
+                       bool with_result)
 {
     struct span result = {0};
     if (with_result && (uint64_t)ended->display_bytes + ended->result_bytes <= body.len)
@@ -450,8 +457,10 @@ static void on_closed(void *arg, struct peer *peer, bool bye, bool replaced) {}
 
 /* ---- the feed ---- */
 
-void port_monitor_turn(struct port_monitor *p) { wire_turn(p->feed); }
-
+void port_monitor_turn(struct port_monitor *p)
+{
+    wire_turn(p->feed);
+}
 
 static void publish(struct port_monitor *p, enum message message, const void *fields)
 {
@@ -481,7 +490,10 @@ void port_monitor_snapshot(struct port_monitor *p)
 
 /* ---- life ---- */
 
-static void release_text(char **text) { free(TAKE(*text)); }
+static void release_text(char **text)
+{
+    free(TAKE(*text));
+}
 
 static enum err open_feed(struct port_monitor *p, const struct conf *conf)
 {
@@ -496,7 +508,9 @@ static enum err open_feed(struct port_monitor *p, const struct conf *conf)
         if (strcmp(conf->peers[i].role, "monitor") == 0)
             snprintf(keys[options.allowed_count++].text, sizeof keys->text, "%s", conf->peers[i].public_key);
     options.allowed = keys;
-    enum err e = strncmp(endpoint, "tcp://", 6) == 0 ? wire_key_read(conf->broker.key_file, &options.public_key, &options.secret_key) : ERR_OK;
+    enum err e = strncmp(endpoint, "tcp://", 6) == 0
+                     ? wire_key_read(conf->broker.key_file, &options.public_key, &options.secret_key)
+                     : ERR_OK;
     if (e == ERR_OK)
         e = wire_new(broker_loop(p->broker), &options, (struct wire_hooks){.arg = p}, &p->feed);
     if (e != ERR_OK)
@@ -527,7 +541,8 @@ void port_monitor_free(struct port_monitor **port)
     if (!p)
         return;
     struct asked *a, *after;
-    HASH_ITER (hh, p->asked, a, after) {
+    HASH_ITER(hh, p->asked, a, after)
+    {
         HASH_DELETE(hh, p->asked, a);
         free(a);
     }
@@ -537,4 +552,7 @@ void port_monitor_free(struct port_monitor **port)
     free(p);
 }
 
-struct port *port_monitor_port(struct port_monitor *p) { return p->port; }
+struct port *port_monitor_port(struct port_monitor *p)
+{
+    return p->port;
+}

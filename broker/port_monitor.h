@@ -1,6 +1,6 @@
-/* The monitor's two sockets: a ROUTER for questions and acts (README.md has the schema of the answers) and a PUB feed of changes. Nothing
- * here can slow the broker: questions are bounded per peer, answers to one that does not read are dropped with its session, and
- * the feed is only made while some monitor has a session. */
+/* The monitor's two sockets: a ROUTER for questions and acts (README.md has the schema of the answers) and a PUB feed of
+ * changes. Nothing here can slow the broker: questions are bounded per peer, answers to one that does not read are dropped with
+ * its session, and the feed is only made while some monitor has a session. */
 #pragma once
 
 #include "broker/parcel.h"
@@ -11,8 +11,10 @@ MUST_USE enum err port_monitor_new(struct broker *broker, struct port_stats *sta
 void port_monitor_free(struct port_monitor **port);
 struct port *port_monitor_port(struct port_monitor *port);
 
-/* The core's ANSWER to a question that a monitor's session put to it, as a REPLY to be delivered when it may leave. ERR_NOMEM. */
-MUST_USE enum err port_monitor_parcel(struct port_monitor *port, struct peer *peer, const struct effect *effect, struct parcel **ret_parcel);
+/* The core's ANSWER to a question that a monitor's session put to it, as a REPLY to be delivered when it may leave. ERR_NOMEM.
+ */
+MUST_USE enum err port_monitor_parcel(struct port_monitor *port, struct peer *peer, const struct effect *effect,
+                                      struct parcel **ret_parcel);
 void port_monitor_deliver(struct port_monitor *port, struct peer *peer, struct parcel **parcel);
 
 /* Numbers the change and puts it on the feed. */

@@ -18,7 +18,10 @@ struct port_worker {
     bool dirty; /* some worker has acks */
 };
 
-static struct worker_peer *worker_of(struct peer *peer) { return CONTAINER_OF(peer, struct worker_peer, peer); }
+static struct worker_peer *worker_of(struct peer *peer)
+{
+    return CONTAINER_OF(peer, struct worker_peer, peer);
+}
 
 /* ---- in ---- */
 
@@ -210,4 +213,7 @@ void port_worker_free(struct port_worker **port)
     free(p);
 }
 
-struct port *port_worker_port(struct port_worker *p) { return p->port; }
+struct port *port_worker_port(struct port_worker *p)
+{
+    return p->port;
+}

@@ -1,4 +1,5 @@
-/* The socket facing workers: their frames as inputs, effects as JOB, CANCEL_RUN, WATCH_RUN and, gathered per turn, OUTCOME_ACK. */
+/* The socket facing workers: their frames as inputs, effects as JOB, CANCEL_RUN, WATCH_RUN and, gathered per turn, OUTCOME_ACK.
+ */
 #pragma once
 
 #include "broker/parcel.h"

@@ -92,7 +92,8 @@ static enum exit_code run_stats(const struct options *o, char **args)
 
 static enum exit_code run_peers(const struct options *o, char **args)
 {
-    return ask(o, &(struct msg_question){.question = QUESTION_WORKERS, .name = span_str(o->role ? o->role : "all"), .limit = 10000});
+    return ask(
+        o, &(struct msg_question){.question = QUESTION_WORKERS, .name = span_str(o->role ? o->role : "all"), .limit = 10000});
 }
 
 static enum exit_code run_job(const struct options *o, char **args)
@@ -120,8 +121,14 @@ static enum exit_code pause_or_resume(const struct options *o, enum question que
     return ask(o, &(struct msg_question){.question = question, .name = span_str(name)});
 }
 
-static enum exit_code run_pause(const struct options *o, char **args) { return pause_or_resume(o, QUESTION_PAUSE); }
-static enum exit_code run_resume(const struct options *o, char **args) { return pause_or_resume(o, QUESTION_RESUME); }
+static enum exit_code run_pause(const struct options *o, char **args)
+{
+    return pause_or_resume(o, QUESTION_PAUSE);
+}
+static enum exit_code run_resume(const struct options *o, char **args)
+{
+    return pause_or_resume(o, QUESTION_RESUME);
+}
 
 static enum exit_code run_drain(const struct options *o, char **args)
 {
@@ -194,11 +201,16 @@ static const struct command commands[] = {
 
 static bool read_options(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = {{"settings", required_argument, NULL, 's'}, {"endpoint", required_argument, NULL, 'e'},
-                                          {"key", required_argument, NULL, 'k'},      {"within", required_argument, NULL, 'w'},
-                                          {"json", no_argument, NULL, 'j'},           {"result", no_argument, NULL, 'r'},
-                                          {"tenant", required_argument, NULL, 't'},   {"queue", required_argument, NULL, 'q'},
-                                          {"role", required_argument, NULL, 'R'},     {"help", no_argument, NULL, 'h'},
+    static const struct option longs[] = {{"settings", required_argument, NULL, 's'},
+                                          {"endpoint", required_argument, NULL, 'e'},
+                                          {"key", required_argument, NULL, 'k'},
+                                          {"within", required_argument, NULL, 'w'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"result", no_argument, NULL, 'r'},
+                                          {"tenant", required_argument, NULL, 't'},
+                                          {"queue", required_argument, NULL, 'q'},
+                                          {"role", required_argument, NULL, 'R'},
+                                          {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     o->within_ms = WITHIN_MS;
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {

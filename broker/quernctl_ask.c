@@ -19,9 +19,15 @@ struct asking {
     enum err sent;
 };
 
-void ask_answer_done(struct ask_answer *answer) { blob_free(&answer->body); }
+void ask_answer_done(struct ask_answer *answer)
+{
+    blob_free(&answer->body);
+}
 
-static void release_text(char **text) { free(TAKE(*text)); }
+static void release_text(char **text)
+{
+    free(TAKE(*text));
+}
 
 /* Every session asks anew: what was asked in one before may be lost. */
 static void on_up(void *arg, const struct msg_welcome *welcome, bool new_epoch)
@@ -51,11 +57,15 @@ static void on_turn(void *arg)
         link_turn(a->link);
 }
 
-static void on_late(void *arg) { loop_stop(((struct asking *)arg)->loop); }
+static void on_late(void *arg)
+{
+    loop_stop(((struct asking *)arg)->loop);
+}
 
 static enum err make_link(struct asking *a, const struct ask_options *o)
 {
-    AUTO(release_text) char *endpoint = o->endpoint ? strdup(o->endpoint) : role_endpoint(o->conf, o->conf->broker.monitor, "monitor");
+    AUTO(release_text)
+    char *endpoint = o->endpoint ? strdup(o->endpoint) : role_endpoint(o->conf, o->conf->broker.monitor, "monitor");
     char host[200] = "", name[256];
     struct link_options options = {.endpoint = endpoint, .role = ROLE_MONITOR, .name = name};
     if (!endpoint)

@@ -13,11 +13,12 @@ struct ask_options {
 };
 
 struct ask_answer {
-    enum err error;    /* what the broker said */
+    enum err error; /* what the broker said */
     char detail[1025];
     struct blob *body; /* msgpack; NULL: none */
 };
 void ask_answer_done(struct ask_answer *answer);
 
 /* ERR_UNREACHABLE: no answer in time. ERR_SETTINGS, ERR_SYSTEM, ERR_NOMEM: it could not be asked. */
-MUST_USE enum err ask_broker(const struct ask_options *options, const struct msg_question *question, struct ask_answer *ret_answer);
+MUST_USE enum err ask_broker(const struct ask_options *options, const struct msg_question *question,
+                             struct ask_answer *ret_answer);

@@ -8,7 +8,10 @@
 
 #define DEPTH_MAX 8
 
-static struct span text_of(const msgpack_object *o) { return span_of(o->via.str.ptr, o->via.str.size); }
+static struct span text_of(const msgpack_object *o)
+{
+    return span_of(o->via.str.ptr, o->via.str.size);
+}
 
 /* ---- JSON ---- */
 
@@ -91,7 +94,10 @@ static bool ends_with(struct span key, const char *end)
     return key.len >= len && memcmp(key.data + key.len - len, end, len) == 0;
 }
 
-static bool is_scalar(const msgpack_object *o) { return o->type != MSGPACK_OBJECT_MAP && o->type != MSGPACK_OBJECT_ARRAY; }
+static bool is_scalar(const msgpack_object *o)
+{
+    return o->type != MSGPACK_OBJECT_MAP && o->type != MSGPACK_OBJECT_ARRAY;
+}
 
 static void put_scalar(struct json_out *out, struct span key, const msgpack_object *o)
 {
@@ -167,5 +173,11 @@ static enum err show(struct span bytes, struct json_out *out, bool json)
     return !good ? ERR_MALFORMED : out->failed ? ERR_NOMEM : ERR_OK;
 }
 
-enum err show_json(struct span msgpack, struct json_out *out) { return show(msgpack, out, true); }
-enum err show_text(struct span msgpack, struct json_out *out) { return show(msgpack, out, false); }
+enum err show_json(struct span msgpack, struct json_out *out)
+{
+    return show(msgpack, out, true);
+}
+enum err show_text(struct span msgpack, struct json_out *out)
+{
+    return show(msgpack, out, false);
+}

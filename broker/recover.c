@@ -16,11 +16,11 @@ struct recover {
     unsigned shard;
     struct recover_hooks hooks;
     msec began_at;
-    bool scanned;         /* ids is complete, sorted and without doubles */
+    bool scanned; /* ids is complete, sorted and without doubles */
     struct id *ids;
     size_t count, size;
-    size_t asked, got;    /* ids[0 … got) are given, ids[got … asked) on their way */
-    size_t in_flight;     /* commands without a reply */
+    size_t asked, got; /* ids[0 … got) are given, ids[got … asked) on their way */
+    size_t in_flight;  /* commands without a reply */
     struct id *missing;
     size_t missing_count, missing_size;
     struct record record; /* reused */
@@ -67,7 +67,10 @@ static bool append(struct id **list, size_t *count, size_t *size, const struct i
     return true;
 }
 
-static void failed(struct recover *r, const char *why) { r->hooks.failed(r->hooks.arg, why); }
+static void failed(struct recover *r, const char *why)
+{
+    r->hooks.failed(r->hooks.arg, why);
+}
 
 /* ---- states ---- */
 
@@ -145,7 +148,10 @@ static void ask_batches(struct recover *r)
 
 /* ---- the scan ---- */
 
-static int order(const void *a, const void *b) { return memcmp(a, b, sizeof(struct id)); }
+static int order(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(struct id));
+}
 
 /* SSCAN may give a member twice while the set is rehashed. */
 static void finish_scan(struct recover *r)

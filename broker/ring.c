@@ -1,8 +1,17 @@
 #include "broker/ring.h"
 
-static struct commit *commit_of(struct list *node) { return node ? CONTAINER_OF(node, struct commit, node) : NULL; }
-static struct commit *first(const struct ring *ring) { return commit_of(list_first(&ring->commits)); }
-static struct commit *after(const struct ring *ring, const struct commit *c) { return commit_of(list_next(&ring->commits, &c->node)); }
+static struct commit *commit_of(struct list *node)
+{
+    return node ? CONTAINER_OF(node, struct commit, node) : NULL;
+}
+static struct commit *first(const struct ring *ring)
+{
+    return commit_of(list_first(&ring->commits));
+}
+static struct commit *after(const struct ring *ring, const struct commit *c)
+{
+    return commit_of(list_next(&ring->commits, &c->node));
+}
 
 void ring_init(struct ring *ring)
 {
@@ -33,7 +42,10 @@ void ring_start(struct ring *ring, uint64_t epoch, struct commit_at base)
     ring->waiting_bytes = ring->bytes;
 }
 
-struct commit_at ring_next_at(const struct ring *ring) { return (struct commit_at){ring->epoch, ring->closed_n + 1}; }
+struct commit_at ring_next_at(const struct ring *ring)
+{
+    return (struct commit_at){ring->epoch, ring->closed_n + 1};
+}
 
 struct commit_at ring_before_next(const struct ring *ring)
 {

@@ -1,5 +1,5 @@
-/* The closed commits of one epoch, oldest first: those the store has (kept to heal one that comes back older), those on their way, and
- * those that wait. Pure: it decides what is sent next and what may be forgotten, and touches no connection.
+/* The closed commits of one epoch, oldest first: those the store has (kept to heal one that comes back older), those on their
+ * way, and those that wait. Pure: it decides what is sent next and what may be forgotten, and touches no connection.
  *
  *      first ─────────── stored_n ─────────── sent_n ─────────── closed_n
  *        in the store       │    on their way    │     waiting
@@ -19,10 +19,10 @@ struct ring {
     uint64_t epoch;
     struct commit_at base; /* what commit 1 of this epoch follows */
     uint64_t closed_n, sent_n, stored_n;
-    uint64_t most_sent_n;  /* ever, in this epoch: sending one again is a resend */
-    size_t bytes;          /* of all commits */
-    size_t waiting_bytes;  /* of those not stored */
-    size_t held_bytes;     /* of what they hold */
+    uint64_t most_sent_n;                            /* ever, in this epoch: sending one again is a resend */
+    size_t bytes;                                    /* of all commits */
+    size_t waiting_bytes;                            /* of those not stored */
+    size_t held_bytes;                               /* of what they hold */
     uint64_t stored_count, stored_writes, stored_ms; /* since start: commits, writes in them, from their opening until stored */
 };
 
@@ -30,8 +30,8 @@ void ring_init(struct ring *ring);
 /* Frees the commits; their `held` must be empty. */
 void ring_done(struct ring *ring);
 
-/* A new epoch: every commit in the ring is renumbered from 1 and must be sent again. Nothing may be on its way. base: the store's
- * `last`. */
+/* A new epoch: every commit in the ring is renumbered from 1 and must be sent again. Nothing may be on its way. base: the
+ * store's `last`. */
 void ring_start(struct ring *ring, uint64_t epoch, struct commit_at base);
 
 /* What the next commit to be closed is, and what it follows. */
@@ -44,12 +44,12 @@ void ring_push(struct ring *ring, struct commit **commit);
 /* The next to send; NULL: none waits. It counts as sent. */
 struct commit *ring_send(struct ring *ring);
 
-/* The store has n and all before it. Moves what they held, in order, to the end of `released`; returns the last write's number, 0 when
- * there was none. */
+/* The store has n and all before it. Moves what they held, in order, to the end of `released`; returns the last write's number,
+ * 0 when there was none. */
 uint64_t ring_stored(struct ring *ring, uint64_t n, msec now, struct list *released);
 
-/* The store's `last` is `at`: what is sent next follows it. Nothing may be on its way. false: the ring does not reach back to there
- * (or the store is ahead of it, which no store of ours can be); nothing changed. */
+/* The store's `last` is `at`: what is sent next follows it. Nothing may be on its way. false: the ring does not reach back to
+ * there (or the store is ahead of it, which no store of ours can be); nothing changed. */
 bool ring_rewind(struct ring *ring, struct commit_at at);
 
 /* Forgets stored commits that are old enough, as many as `bytes_max` asks for. */

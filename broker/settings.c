@@ -61,8 +61,10 @@ static void make_deployments(const struct conf *conf, struct settings *s)
 {
     for (unsigned i = 0; i < conf->deployments_count; i++) {
         const struct conf_deployment *row = &conf->deployments[i];
-        s->deployments[i] = (struct sched_deployment){
-            .name = row->name, .model = row->model, .hash = settings_hash(row), .concurrency = (uint32_t)MIN(row->concurrency, UINT32_MAX)};
+        s->deployments[i] = (struct sched_deployment){.name = row->name,
+                                                      .model = row->model,
+                                                      .hash = settings_hash(row),
+                                                      .concurrency = (uint32_t)MIN(row->concurrency, UINT32_MAX)};
     }
     s->sched.deployments = s->deployments;
     s->sched.deployments_count = conf->deployments_count;
@@ -73,10 +75,12 @@ static enum err make_routes(const struct conf *conf, struct settings *s, struct 
     uint32_t *index = s->indexes;
     for (unsigned i = 0; i < conf->routes_count; i++) {
         const struct conf_route *row = &conf->routes[i];
-        s->routes[i] = (struct sched_route){.name = row->name, .deployments = index, .deployments_count = row->deployments_count};
+        s->routes[i] =
+            (struct sched_route){.name = row->name, .deployments = index, .deployments_count = row->deployments_count};
         for (unsigned j = 0; j < row->deployments_count; j++)
             if (!find_deployment(conf, row->deployments[j], index++)) {
-                snprintf(fault->text, sizeof fault->text, "routes.%s: there is no deployment %s", row->name, row->deployments[j]);
+                snprintf(fault->text, sizeof fault->text, "routes.%s: there is no deployment %s", row->name,
+                         row->deployments[j]);
                 return ERR_SETTINGS;
             }
     }

@@ -30,7 +30,10 @@ struct stats {
     struct said *said;
 };
 
-struct stats *stats_new(void) { return calloc(1, sizeof(struct stats)); }
+struct stats *stats_new(void)
+{
+    return calloc(1, sizeof(struct stats));
+}
 
 void stats_free(struct stats **stats)
 {
@@ -39,25 +42,33 @@ void stats_free(struct stats **stats)
     struct said *said, *after_said;
     if (!s)
         return;
-    HASH_ITER (hh, s->sums, sum, after_sum) {
+    HASH_ITER(hh, s->sums, sum, after_sum)
+    {
         HASH_DELETE(hh, s->sums, sum);
         free(sum);
     }
-    HASH_ITER (hh, s->said, said, after_said) {
+    HASH_ITER(hh, s->said, said, after_said)
+    {
         HASH_DELETE(hh, s->said, said);
         free(said);
     }
     free(s);
 }
 
-struct shell_stats *stats_shell(struct stats *s) { return &s->shell; }
-struct port_stats *stats_port(struct stats *s) { return &s->port; }
+struct shell_stats *stats_shell(struct stats *s)
+{
+    return &s->shell;
+}
+struct port_stats *stats_port(struct stats *s)
+{
+    return &s->port;
+}
 
 /* ---- peers ---- */
 
 static struct sum *sum_of(struct stats *s, const char *role, struct span name)
 {
-    char key[sizeof ((struct sum *)0)->name];
+    char key[sizeof((struct sum *)0)->name];
     struct sum *sum;
     size_t len = strlen(role);
     bool says_role = name.len > len && memcmp(name.data, role, len) == 0 && name.data[len] == '_';
@@ -166,8 +177,8 @@ uint32_t stats_all(struct stats *s, const struct sched *sched, const struct stor
 #define STAT(name, kind, sentence) row(&rows, #name, s->shell.name);
 #include "broker/stats.def"
 #undef STAT
-    HASH_ITER (hh, s->sums, sum, after)
-        row(&rows, sum->name, sum->value);
+    HASH_ITER(hh, s->sums, sum, after)
+    row(&rows, sum->name, sum->value);
     return rows.count;
 }
 

@@ -25,6 +25,8 @@ void stats_heartbeat(struct stats *stats, const struct peer *peer, const char *r
 void stats_gone(struct stats *stats, const struct peer *peer);
 
 /* Fills `out` with all of them; returns how many. Names are lent until the next heartbeat. */
-uint32_t stats_all(struct stats *stats, const struct sched *sched, const struct store *store, struct rec_counter *out, uint32_t max);
+uint32_t stats_all(struct stats *stats, const struct sched *sched, const struct store *store, struct rec_counter *out,
+                   uint32_t max);
 /* One tenant's. */
-uint32_t stats_tenant(struct stats *stats, const struct sched *sched, struct span tenant, struct rec_counter *out, uint32_t max);
+uint32_t stats_tenant(struct stats *stats, const struct sched *sched, struct span tenant, struct rec_counter *out,
+                      uint32_t max);

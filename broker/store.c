@@ -1,4 +1,5 @@
-/* Commits: gathered, closed, sent, confirmed. What is sent next is the ring's to say; whether anything may be sent, the link's. */
+/* Commits: gathered, closed, sent, confirmed. What is sent next is the ring's to say; whether anything may be sent, the link's.
+ */
 #include "broker/store_private.h"
 
 #include <inttypes.h>
@@ -8,7 +9,10 @@
 #include "common/log.h"
 
 /* Silence has become a stall, which the turn sees; questions have waited long enough. */
-static void on_alarm(void *arg) { asks_expire(arg); }
+static void on_alarm(void *arg)
+{
+    asks_expire(arg);
+}
 
 struct store *store_new(struct loop *loop, const struct store_options *options, struct store_hooks hooks)
 {
@@ -99,8 +103,7 @@ void commits_close(struct store *s)
 {
     if (!s->open || !s->open->writes)
         return;
-    enum err e =
-        commit_close(s->open, ring_next_at(&s->ring), ring_before_next(&s->ring), s->commit_script.sha, s->core_now);
+    enum err e = commit_close(s->open, ring_next_at(&s->ring), ring_before_next(&s->ring), s->commit_script.sha, s->core_now);
     s->close_failed = e != ERR_OK;
     if (e == ERR_OK)
         ring_push(&s->ring, &s->open);
@@ -265,11 +268,20 @@ static msec oldest_at(const struct store *s)
     return s->open ? s->open->opened_at : MSEC_NEVER;
 }
 
-bool store_is_behind(const struct store *s) { return s->ring.stored_n < s->behind_n || s->rewrite_due || s->rising; }
+bool store_is_behind(const struct store *s)
+{
+    return s->ring.stored_n < s->behind_n || s->rewrite_due || s->rising;
+}
 
-static size_t open_bytes(const struct store *s) { return s->open ? s->open->bytes : 0; }
+static size_t open_bytes(const struct store *s)
+{
+    return s->open ? s->open->bytes : 0;
+}
 
-bool store_is_current(const struct store *s) { return s->phase == PHASE_SERVE && s->link == LINK_READY && !store_is_behind(s); }
+bool store_is_current(const struct store *s)
+{
+    return s->phase == PHASE_SERVE && s->link == LINK_READY && !store_is_behind(s);
+}
 
 bool store_is_stalled(const struct store *s)
 {
@@ -320,10 +332,22 @@ void store_turn(struct store *s, msec now)
 
 /* ---- what the owner asks ---- */
 
-void store_released(struct store *s, struct list *out) { list_append(out, &s->released); }
-uint64_t store_stored(const struct store *s) { return s->stored_number; }
-bool store_is_full(const struct store *s) { return s->fit.full; }
-bool store_is_settled(const struct store *s) { return !s->ring.unstored && (!s->open || !s->open->writes); }
+void store_released(struct store *s, struct list *out)
+{
+    list_append(out, &s->released);
+}
+uint64_t store_stored(const struct store *s)
+{
+    return s->stored_number;
+}
+bool store_is_full(const struct store *s)
+{
+    return s->fit.full;
+}
+bool store_is_settled(const struct store *s)
+{
+    return !s->ring.unstored && (!s->open || !s->open->writes);
+}
 
 bool store_must_rewrite(struct store *s, uint64_t *ret_epoch)
 {

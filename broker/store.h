@@ -1,4 +1,5 @@
-/* Redis, as the broker writes it: leadership, recovery, commits out and "stored up to here" back, questions beside them (DESIGN.md §4).
+/* Redis, as the broker writes it: leadership, recovery, commits out and "stored up to here" back, questions beside them
+ * (DESIGN.md §4).
  *
  *   seek ──taken──► recover ──► confirm ──► serve ──► left
  *     ▲ held: wait     │            │          │
@@ -27,10 +28,10 @@ struct store_options {
 
 struct store_lead {
     uint64_t epoch;
-    msec last_now;     /* of the last commit, 0: none */
+    msec last_now; /* of the last commit, 0: none */
     uint8_t tag_key[ID_KEY_BYTES], tag_key_before[ID_KEY_BYTES];
     bool has_tag_key_before;
-    enum ack ack;      /* what this Redis gives */
+    enum ack ack; /* what this Redis gives */
 };
 
 struct store_recovered {
@@ -69,12 +70,12 @@ MUST_USE struct store *store_new(struct loop *loop, const struct store_options *
 /* What is held is dropped through `drop`. */
 void store_free(struct store **store, void (*drop)(struct list *held));
 
-/* Takes one EFFECT_SAVE_… or EFFECT_DROP_… into the open commit; numbers come without gaps. ERR_NOMEM, ERR_LIMIT: the write is lost,
- * and with it everything after: the caller must not go on. */
+/* Takes one EFFECT_SAVE_… or EFFECT_DROP_… into the open commit; numbers come without gaps. ERR_NOMEM, ERR_LIMIT: the write is
+ * lost, and with it everything after: the caller must not go on. */
 MUST_USE enum err store_write(struct store *store, const struct effect *write, msec now);
 
-/* Where what may only leave after write `number` is kept until then: a list that store_released will empty. NULL: it is stored. bytes:
- * what it costs, part of what waits. */
+/* Where what may only leave after write `number` is kept until then: a list that store_released will empty. NULL: it is stored.
+ * bytes: what it costs, part of what waits. */
 struct list *store_held(struct store *store, uint64_t number, size_t bytes);
 /* Moves what may leave now to the end of `out`, in order. */
 void store_released(struct store *store, struct list *out);
@@ -96,12 +97,13 @@ bool store_is_stalled(const struct store *store);
 bool store_is_current(const struct store *store);
 /* At 80 % of its memory: no new jobs; what runs may end. */
 bool store_is_full(const struct store *store);
-/* The store came back older than the ring reaches and a new epoch has begun: true once per time, and then everything live must be
- * written again. The store is stalled until what the caller writes before its next store_turn is stored. */
+/* The store came back older than the ring reaches and a new epoch has begun: true once per time, and then everything live must
+ * be written again. The store is stalled until what the caller writes before its next store_turn is stored. */
 bool store_must_rewrite(struct store *store, uint64_t *ret_epoch);
-/* After a rewrite, an older data set still has the jobs that ended since and would be recovered as live at the next start. Reads every
- * live job there is; those that is_live denies are removed. Once at a time. ERR_NOMEM. */
-MUST_USE enum err store_sweep(struct store *store, bool (*is_live)(void *arg, const struct id *id, const struct rec_job *job), void *arg);
+/* After a rewrite, an older data set still has the jobs that ended since and would be recovered as live at the next start.
+ * Reads every live job there is; those that is_live denies are removed. Once at a time. ERR_NOMEM. */
+MUST_USE enum err store_sweep(struct store *store, bool (*is_live)(void *arg, const struct id *id, const struct rec_job *job),
+                              void *arg);
 /* Nothing waits to be stored. */
 bool store_is_settled(const struct store *store);
 

@@ -1,5 +1,5 @@
-/* Questions, beside commits on the same connection and therefore answered after them. One is asked when every write made before it
- * has been sent, and its answer counts when every one of those is stored; until then it waits and is asked again. */
+/* Questions, beside commits on the same connection and therefore answered after them. One is asked when every write made before
+ * it has been sent, and its answer counts when every one of those is stored; until then it waits and is asked again. */
 #include "broker/store_private.h"
 
 #include <stdlib.h>
@@ -8,10 +8,10 @@
 #include "common/log.h"
 
 struct ask {
-    struct list node;  /* in asks, oldest first; on none once its owner has been answered and a reply is still owed */
+    struct list node; /* in asks, oldest first; on none once its owner has been answered and a reply is still owed */
     struct store *store;
     struct lookup_key key;
-    uint64_t number;   /* the last write before it */
+    uint64_t number; /* the last write before it */
     msec asked_at;
     bool on_its_way;
     store_on_answer *on_answer; /* NULL: answered */
@@ -23,7 +23,12 @@ enum err store_ask(struct store *s, const struct lookup_key *key, store_on_answe
     struct ask *a = malloc(sizeof *a);
     if (!a)
         return ERR_NOMEM;
-    *a = (struct ask){.store = s, .key = *key, .number = s->written_number, .asked_at = loop_now(s->loop), .on_answer = on_answer, .arg = arg};
+    *a = (struct ask){.store = s,
+                      .key = *key,
+                      .number = s->written_number,
+                      .asked_at = loop_now(s->loop),
+                      .on_answer = on_answer,
+                      .arg = arg};
     list_init(&a->node);
     list_push_back(&s->asks, &a->node);
     return ERR_OK;
@@ -162,7 +167,8 @@ static enum err put_question(struct store *s, struct ask *a)
 /* The last write that has been sent on this connection. */
 static uint64_t sent_number(const struct store *s)
 {
-    for (const struct list *node = s->ring.unsent ? &s->ring.unsent->node : &s->ring.commits; node != &s->ring.commits; node = node->next) {
+    for (const struct list *node = s->ring.unsent ? &s->ring.unsent->node : &s->ring.commits; node != &s->ring.commits;
+         node = node->next) {
         const struct commit *c = CONTAINER_OF(node, struct commit, node);
         if (c->first)
             return c->first - 1;

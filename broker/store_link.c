@@ -1,7 +1,7 @@
 /* The connection: what is read before anything is written, who leads, and where commits go on after a break or a refusal.
  *
- * Every break, refusal, gap and doubt ends in one place: a greeting. It loads the scripts, reads whether this Redis may be trusted,
- * renews leadership and learns `last`; then the commits after `last` are sent, the same bytes as before. */
+ * Every break, refusal, gap and doubt ends in one place: a greeting. It loads the scripts, reads whether this Redis may be
+ * trusted, renews leadership and learns `last`; then the commits after `last` are sent, the same bytes as before. */
 #include "broker/store_private.h"
 
 #include <inttypes.h>
@@ -131,7 +131,8 @@ static void read_memory(struct fitness *fit, struct span info)
 static void log_memory(const struct store *s, bool was_full)
 {
     if (s->fit.full != was_full)
-        log_event(s->fit.full ? LOG_STORE_FULL : LOG_STORE_ROOM, "bytes=%" PRIu64 " bytes_max=%" PRIu64, s->fit.bytes, s->fit.bytes_max);
+        log_event(s->fit.full ? LOG_STORE_FULL : LOG_STORE_ROOM, "bytes=%" PRIu64 " bytes_max=%" PRIu64, s->fit.bytes,
+                  s->fit.bytes_max);
 }
 
 static const char *unfit_because(const struct fitness *fit)
@@ -166,7 +167,10 @@ static bool usable(struct store *s, const redisReply *reply)
     return reply->type != REDIS_REPLY_ERROR;
 }
 
-static void on_script(void *arg, const redisReply *reply) { usable(arg, reply); }
+static void on_script(void *arg, const redisReply *reply)
+{
+    usable(arg, reply);
+}
 
 static void on_persistence(void *arg, const redisReply *reply)
 {
@@ -284,9 +288,10 @@ static void on_job(void *arg, const struct id *id, const struct rec_job *job)
 
 /* ---- everything recovered is written ----
  *
- * Under `everysec` Redis may answer up to two seconds before it calls write(2) (it waits for an fsync in progress), and a Redis killed
- * then comes back without. What this broker wrote itself it could send again; what the one before it wrote, only that one had. So
- * nothing is shown before Redis has handed all of it to the kernel: its AOF buffer has been empty once since we lead. */
+ * Under `everysec` Redis may answer up to two seconds before it calls write(2) (it waits for an fsync in progress), and a Redis
+ * killed then comes back without. What this broker wrote itself it could send again; what the one before it wrote, only that
+ * one had. So nothing is shown before Redis has handed all of it to the kernel: its AOF buffer has been empty once since we
+ * lead. */
 
 static void serve(struct store *s)
 {
@@ -324,8 +329,8 @@ static void confirm(struct store *s)
 static void on_recovered(void *arg, const struct store_recovered *counts)
 {
     struct store *s = arg;
-    log_event(LOG_STORE_RECOVERED, "jobs=%" PRIu64 " missing=%" PRIu64 " corrupt=%" PRIu64 " took_ms=%lld", counts->jobs, counts->missing,
-              counts->corrupt, (long long)counts->took_ms);
+    log_event(LOG_STORE_RECOVERED, "jobs=%" PRIu64 " missing=%" PRIu64 " corrupt=%" PRIu64 " took_ms=%lld", counts->jobs,
+              counts->missing, counts->corrupt, (long long)counts->took_ms);
     s->stats.records_corrupt += counts->corrupt;
     s->recovered = *counts;
     s->phase = PHASE_CONFIRM;
@@ -385,7 +390,8 @@ static void on_take(void *arg, const redisReply *reply)
     s->tries = 0;
     set_link(s, LINK_READY);
     timer_set(s->beat, loop_now(s->loop) + STORE_BEAT_MS);
-    log_event(LOG_STORE_LEADS, "epoch=%" PRIu64 " ack=%s last=%" PRIu64 ":%" PRIu64, s->epoch, ack_name(s->ack), last.epoch, last.n);
+    log_event(LOG_STORE_LEADS, "epoch=%" PRIu64 " ack=%s last=%" PRIu64 ":%" PRIu64, s->epoch, ack_name(s->ack), last.epoch,
+              last.n);
     s->hooks.leads(s->hooks.arg, &lead);
     recover_go(s->recover);
 }
@@ -400,7 +406,8 @@ static void take(struct store *s)
     }
     snprintf(wall, sizeof wall, "%lld", (long long)clock_wall());
     snprintf(ttl, sizeof ttl, "%d", STORE_LEADER_MS);
-    struct span args[] = {span_str(wall), span_str(ttl), span_str(s->options.standby ? "1" : "0"), span_of(fresh, sizeof fresh)};
+    struct span args[] = {span_str(wall), span_str(ttl), span_str(s->options.standby ? "1" : "0"),
+                          span_of(fresh, sizeof fresh)};
     leader_script(s, on_take, "take", args, ARRAY_COUNT(args));
 }
 
@@ -417,7 +424,8 @@ static void go_on(struct store *s)
         sweep_go_on(s);
 }
 
-/* A new epoch for a store that lacks more than the ring has. `last` under it is asked for once more: what was read is too old. */
+/* A new epoch for a store that lacks more than the ring has. `last` under it is asked for once more: what was read is too old.
+ */
 static void rise(struct store *s)
 {
     s->stats.store_rewrites++;

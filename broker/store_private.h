@@ -7,23 +7,23 @@
 #include "broker/store.h"
 #include "proto/record.h"
 
-#define STORE_IN_FLIGHT    4    /* commits on their way at once */
-#define STORE_BEAT_MS      1000 /* leadership renewed, memory asked for */
-#define STORE_LEADER_MS    3000 /* life of `leader` */
-#define STORE_WAIT_MS      1000 /* what WAIT is given */
-#define STORE_REPLY_MS     5000 /* a connection silent for longer is broken */
-#define STORE_CONFIRM_MS   20   /* between two looks at Redis's AOF buffer at start … */
+#define STORE_IN_FLIGHT      4    /* commits on their way at once */
+#define STORE_BEAT_MS        1000 /* leadership renewed, memory asked for */
+#define STORE_LEADER_MS      3000 /* life of `leader` */
+#define STORE_WAIT_MS        1000 /* what WAIT is given */
+#define STORE_REPLY_MS       5000 /* a connection silent for longer is broken */
+#define STORE_CONFIRM_MS     20   /* between two looks at Redis's AOF buffer at start … */
 #define STORE_CONFIRM_MAX_MS 3000 /* … for at most so long: Redis itself waits at most 2 s */
-#define STORE_AGAIN_MAX_MS 1000 /* between two tries on a store that refuses */
+#define STORE_AGAIN_MAX_MS   1000 /* between two tries on a store that refuses */
 
 enum phase { PHASE_SEEK, PHASE_RECOVER, PHASE_CONFIRM, PHASE_SERVE, PHASE_LEFT, PHASE_FENCED };
 
 enum link_state {
-    LINK_DOWN,  /* no connection */
-    LINK_GREET, /* scripts, settings and `last` are being read */
-    LINK_READY, /* commits and questions may be sent */
+    LINK_DOWN,   /* no connection */
+    LINK_GREET,  /* scripts, settings and `last` are being read */
+    LINK_READY,  /* commits and questions may be sent */
     LINK_SETTLE, /* a commit was refused: nothing is sent until everything on its way is answered */
-    LINK_AGAIN, /* the timer holds the next greeting */
+    LINK_AGAIN,  /* the timer holds the next greeting */
 };
 
 struct fitness {
@@ -57,13 +57,13 @@ struct store {
     uint64_t epoch;
     uint8_t tag_key[ID_KEY_BYTES], tag_key_before[ID_KEY_BYTES]; /* as taken: an older data set gets them again */
     size_t tag_key_before_len;
-    bool rising;         /* `epoch` is new and its first `last` not yet known */
-    bool rewrite_due;    /* store_must_rewrite has something to say */
-    bool rewriting;      /* the caller is writing */
-    uint64_t behind_n;   /* the store is behind what was shown until it has this commit */
+    bool rising;       /* `epoch` is new and its first `last` not yet known */
+    bool rewrite_due;  /* store_must_rewrite has something to say */
+    bool rewriting;    /* the caller is writing */
+    uint64_t behind_n; /* the store is behind what was shown until it has this commit */
     struct recover *recover;
     struct store_recovered recovered;
-    msec confirm_by;     /* PHASE_CONFIRM ends then at the latest */
+    msec confirm_by; /* PHASE_CONFIRM ends then at the latest */
     struct timer *beat;
 
     /* a sweep after a rewrite */
@@ -78,8 +78,8 @@ struct store {
     struct commit *open;
     uint64_t stored_number, written_number;
     struct list released;
-    msec core_now;       /* the core's time of the last write or turn: commits carry it */
-    bool close_failed;   /* no memory to close the open commit */
+    msec core_now;                       /* the core's time of the last write or turn: commits carry it */
+    bool close_failed;                   /* no memory to close the open commit */
     uint64_t in_flight[STORE_IN_FLIGHT]; /* n of commits without a reply, oldest first */
     unsigned in_flight_count;
     bool waiting;        /* a WAIT is on its way … */
@@ -135,6 +135,7 @@ static inline bool reply_is(const redisReply *r, const char *text)
 }
 static inline struct span reply_span(const redisReply *r)
 {
-    return r && (r->type == REDIS_REPLY_STRING || r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_ERROR) ? span_of(r->str, r->len)
-                                                                                                                : (struct span){0};
+    return r && (r->type == REDIS_REPLY_STRING || r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_ERROR)
+               ? span_of(r->str, r->len)
+               : (struct span){0};
 }

@@ -19,7 +19,8 @@ static void on_done(void *arg, const struct store_recovered *counts)
 {
     struct store *s = arg;
     s->sweep_done = true;
-    log_event(LOG_STORE_SWEPT, "jobs=%" PRIu64 " removed=%" PRIu64 " took_ms=%lld", counts->jobs, s->swept, (long long)counts->took_ms);
+    log_event(LOG_STORE_SWEPT, "jobs=%" PRIu64 " removed=%" PRIu64 " took_ms=%lld", counts->jobs, s->swept,
+              (long long)counts->took_ms);
 }
 
 static void on_failed(void *arg, const char *why)

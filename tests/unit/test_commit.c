@@ -27,7 +27,8 @@ static const struct rec_spec a_spec = {.tenant = {(const uint8_t *)"acme", 4}, .
 
 static struct effect save_job(uint64_t number, uint8_t n)
 {
-    return (struct effect){.type = EFFECT_SAVE_JOB, .number = number, .id = id_of(n), .job_record = {.spec = a_spec, .state = 1}};
+    return (struct effect){
+        .type = EFFECT_SAVE_JOB, .number = number, .id = id_of(n), .job_record = {.spec = a_spec, .state = 1}};
 }
 
 static struct effect save_ended(uint64_t number, uint8_t n, uint64_t ttl_ms)
@@ -39,7 +40,10 @@ static struct effect save_ended(uint64_t number, uint8_t n, uint64_t ttl_ms)
                            .ended = {.spec = a_spec, .state = STATE_COMPLETED, .completed_at = 3600000 + n}};
 }
 
-static void add(struct commit *c, struct effect e) { assert_int_equal(commit_add(c, &e), ERR_OK); }
+static void add(struct commit *c, struct effect e)
+{
+    assert_int_equal(commit_add(c, &e), ERR_OK);
+}
 
 /* ARGV of the script: position `i` counted from 1, as it counts. */
 static struct span arg_at(const struct commit *c, size_t i)
@@ -75,9 +79,11 @@ static void the_head_says_where_it_belongs(void **state)
     const struct span *argv = commit_argv(c, &argc);
     assert_true(span_is(argv[0], "EVALSHA") && span_is(argv[1], sha) && span_is(argv[2], "4"));
     assert_true(span_is(argv[3], "{q3}:epoch") && span_is(argv[4], "{q3}:last") && span_is(argv[5], "{q3}:live"));
-    assert_true(span_is(arg_at(c, 1), "9") && span_is(arg_at(c, 2), "1") && span_is(arg_at(c, 3), "8:5") && span_is(arg_at(c, 4), "42"));
+    assert_true(span_is(arg_at(c, 1), "9") && span_is(arg_at(c, 2), "1") && span_is(arg_at(c, 3), "8:5") &&
+                span_is(arg_at(c, 4), "42"));
     commit_renumber(c, (struct commit_at){10, 7}, (struct commit_at){10, 6});
-    assert_true(span_is(arg_at(c, 1), "10") && span_is(arg_at(c, 2), "7") && span_is(arg_at(c, 3), "10:6") && span_is(arg_at(c, 4), "42"));
+    assert_true(span_is(arg_at(c, 1), "10") && span_is(arg_at(c, 2), "7") && span_is(arg_at(c, 3), "10:6") &&
+                span_is(arg_at(c, 4), "42"));
 }
 
 static void the_last_write_to_a_key_wins(void **state)
@@ -149,7 +155,8 @@ static void places_are_read_strictly(void **state)
     msec now;
     assert_int_equal(commit_at_parse(span_str("1795341600000:77:5"), &at, &now), ERR_OK);
     assert_true(at.epoch == 1795341600000 && at.n == 77 && now == 5);
-    static const char *const wrong[] = {"", "1", "1:2", "1:2:", ":2:3", "1:2:3:", "1:2:x", "a:2:3", "99999999999999999999:1:1", "-1:1:1"};
+    static const char *const wrong[] = {
+        "", "1", "1:2", "1:2:", ":2:3", "1:2:3:", "1:2:x", "a:2:3", "99999999999999999999:1:1", "-1:1:1"};
     for (size_t i = 0; i < ARRAY_COUNT(wrong); i++)
         assert_int_equal(commit_at_parse(span_str(wrong[i]), &at, &now), ERR_MALFORMED);
 }
@@ -191,7 +198,7 @@ static void push(struct ring *ring)
     ring_init(&ring);                                                                                                          \
     ring_start(&ring, 10, (struct commit_at){9, 4});                                                                           \
     for (unsigned i_ = 0; i_ < (commits); i_++)                                                                                \
-        push(&ring)
+    push(&ring)
 
 static uint64_t stored(struct ring *ring, uint64_t n, msec now)
 {

@@ -1,5 +1,5 @@
-/* The store against a real Redis: what is stored when, and what happens when Redis is slow, loses answers, refuses, comes back older,
- * or belongs to someone else. */
+/* The store against a real Redis: what is stored when, and what happens when Redis is slow, loses answers, refuses, comes back
+ * older, or belongs to someone else. */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -19,7 +19,7 @@
 #include "broker/store_private.h"
 #include "common/clock.h"
 
-#define SHARD 7
+#define SHARD       7
 #define PATIENCE_MS 20000
 
 /* ---- a Redis of our own ---- */
@@ -32,8 +32,8 @@ struct server {
 
 static void server_start(struct server *srv, const char *const *more)
 {
-    const char *argv[32] = {"redis-server", "--port",        "0",  "--unixsocket", srv->socket, "--dir",     srv->dir,
-                            "--save",       "",              "--appendonly", "yes", "--logfile", "redis.log"};
+    const char *argv[32] = {"redis-server", "--port", "0",         "--unixsocket", srv->socket, "--dir", srv->dir, "--save", "",
+                            "--appendonly", "yes",    "--logfile", "redis.log"};
     size_t argc = 13;
     for (size_t i = 0; more && more[i]; i++)
         argv[argc++] = more[i];
@@ -135,23 +135,38 @@ struct world {
     uint64_t wanted; /* for conditions */
 };
 
-static void on_held(void *arg, struct span leader) { snprintf(((struct world *)arg)->held, 64, "%.*s", SPAN_ARG(leader)); }
+static void on_held(void *arg, struct span leader)
+{
+    snprintf(((struct world *)arg)->held, 64, "%.*s", SPAN_ARG(leader));
+}
 static void on_leads(void *arg, const struct store_lead *lead)
 {
     struct world *w = arg;
     w->leads = true;
     w->lead = *lead;
 }
-static void on_job(void *arg, const struct id *id, const struct rec_job *job) { ((struct world *)arg)->jobs++; }
+static void on_job(void *arg, const struct id *id, const struct rec_job *job)
+{
+    ((struct world *)arg)->jobs++;
+}
 static void on_recovered(void *arg, const struct store_recovered *counts)
 {
     struct world *w = arg;
     w->recovered = true;
     w->counts = *counts;
 }
-static void on_fenced(void *arg) { ((struct world *)arg)->fenced = true; }
-static void on_unfit(void *arg, const char *why) { snprintf(((struct world *)arg)->unfit, 160, "%s", why); }
-static void on_left(void *arg) { ((struct world *)arg)->left = true; }
+static void on_fenced(void *arg)
+{
+    ((struct world *)arg)->fenced = true;
+}
+static void on_unfit(void *arg, const char *why)
+{
+    snprintf(((struct world *)arg)->unfit, 160, "%s", why);
+}
+static void on_left(void *arg)
+{
+    ((struct world *)arg)->left = true;
+}
 
 static void turn(void *arg)
 {
@@ -164,7 +179,10 @@ static void turn(void *arg)
     }
 }
 
-static void give_up(void *arg) { loop_stop(((struct world *)arg)->loop); }
+static void give_up(void *arg)
+{
+    loop_stop(((struct world *)arg)->loop);
+}
 
 static void until(struct world *w, bool (*condition)(struct world *w), const char *what)
 {
@@ -180,7 +198,10 @@ static void until(struct world *w, bool (*condition)(struct world *w), const cha
 }
 #define UNTIL(w, expression)                                                                                                   \
     do {                                                                                                                       \
-        bool met_(struct world *x) { return (expression); }                                                                    \
+        bool met_(struct world *x)                                                                                             \
+        {                                                                                                                      \
+            return (expression);                                                                                               \
+        }                                                                                                                      \
         until((w), met_, #expression);                                                                                         \
     } while (0)
 
@@ -212,7 +233,10 @@ static void drop(struct list *held)
     }
 }
 
-static void store_end(struct world *w) { store_free(&w->store, drop); }
+static void store_end(struct world *w)
+{
+    store_free(&w->store, drop);
+}
 
 static void world_make(struct world *w, const char *const *more)
 {
@@ -301,7 +325,10 @@ static void put_ended(struct world *w, uint64_t i, msec ttl_ms)
                             .ended = {.spec = a_spec, .state = STATE_COMPLETED, .completed_at = 7200123, .result_bytes = 8}});
 }
 
-static bool all_stored(struct world *w) { return store_stored(w->store) == w->number; }
+static bool all_stored(struct world *w)
+{
+    return store_stored(w->store) == w->number;
+}
 
 /* The state in j:<i>, 0 when it is not there. */
 static unsigned state_in_redis(struct world *w, uint64_t i)
@@ -400,7 +427,8 @@ static void an_ended_job_moves(void **state)
     put_ended(&w, 2, 1);
     UNTIL(&w, all_stored(x));
     assert_true(atol(admin(&w.redis, "PTTL %s", index)) > 3650000);
-    put(&w, &(struct effect){.type = EFFECT_DROP_ENDED, .id = id_of(1), .tenant = a_spec.tenant, .ended = {.completed_at = 7200123}});
+    put(&w, &(struct effect){
+                .type = EFFECT_DROP_ENDED, .id = id_of(1), .tenant = a_spec.tenant, .ended = {.completed_at = 7200123}});
     UNTIL(&w, all_stored(x));
     assert_string_equal(admin(&w.redis, "EXISTS %s %s", key("r", 1), key("b", 1)), "0");
     assert_string_equal(admin(&w.redis, "ZCARD %s", index), "1");
@@ -860,7 +888,7 @@ static void with_replicas_a_commit_counts_when_they_have_it(void **state)
     admin(&w.redis, "CONFIG SET port 0");
     /* A free port: Redis cannot be asked for one, so one is tried after another. */
     unsigned number;
-    for (number = 20000 + (unsigned)getpid() % 20000; ; number++) {
+    for (number = 20000 + (unsigned)getpid() % 20000;; number++) {
         snprintf(port, sizeof port, "%u", number);
         if (strcmp(admin(&w.redis, "CONFIG SET port %s", port), "OK") == 0)
             break;
