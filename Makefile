@@ -85,16 +85,29 @@ $(BUILD)/tests/%: $(BUILD)/tests/trace/%.o $(TESTLIB) $(BUILD)/libcore.a $(SHARE
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^ $(PKG_LIBS) -lcmocka
 
-build-fuzz/%: tests/fuzz/%.c
+# What fuzzers stand on is compiled once, with their flags, in a tree of its own.
+FUZZ_CC      = clang -std=gnu17 -D_GNU_SOURCE -g -O1 -fsanitize=$(1),address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -I. \
+               -DQUERN_VERSION='"fuzz"' -MMD -MP
+FUZZ_OBJECTS := $(patsubst %.c,build-fuzz/%.o,$(wildcard common/*.c proto/*.c))
+
+build-fuzz/%.o: %.c
 	@mkdir -p $(@D)
-	clang -std=gnu17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -I. -DQUERN_VERSION='"fuzz"' \
-	  -o $@ $< $(wildcard common/*.c proto/*.c) $(PKG_LIBS)
+	$(call FUZZ_CC,fuzzer-no-link) -c -o $@ $<
+
+build-fuzz/libfuzz.a: $(FUZZ_OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+
+build-fuzz/fuzz_%: build-fuzz/tests/fuzz/fuzz_%.o build-fuzz/libfuzz.a
+	$(call FUZZ_CC,fuzzer) -o $@ $^ $(PKG_LIBS)
+
+fuzzers: $(FUZZERS) ## build every fuzzer
 
 $(BUILD)/bench-load: tests/bench/load.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 -D_GNU_SOURCE -O2 -Wall -Wextra -o $@ $<
 
-units: $(UNITS) $(TRACES)
+units: $(UNITS) $(TRACES) ## build every unit and trace test
 
 test: units ## unit tests and traces: fast, needs nothing running
 	@set -e; for t in $(sort $(UNITS) $(TRACES)); do echo "== $$t"; timeout 300 $$t; done
@@ -109,7 +122,7 @@ check-asan: ## units, traces and end to end under the address and undefined beha
 	$(MAKE) SAN=1 e2e E2E='-m "not heavy"'
 
 FUZZ_SECONDS ?= 10
-fuzz: $(FUZZERS) ## every parser of outside bytes for FUZZ_SECONDS each, from its corpus
+fuzz: fuzzers ## every parser of outside bytes for FUZZ_SECONDS each, from its corpus
 	@set -e; for f in $(sort $(FUZZERS)); do \
 	  name=$${f##*/fuzz_}; mkdir -p build-fuzz/found/$$name; \
 	  echo "== $$name"; timeout $$(($(FUZZ_SECONDS) * 4 + 60)) $$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
@@ -167,12 +180,12 @@ down: ## STATE=var: stop that instance, return when it is gone
 	@sh systemd/down.sh
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 22
 
 clean: ## remove what was built
 	rm -rf build build-asan build-fuzz compile_commands.json
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan fuzz purity bench lint format format-check help clean
+-include $(shell find $(BUILD) build-fuzz -name '*.d' 2>/dev/null)
+.PHONY: all packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan fuzz fuzzers purity bench lint format format-check help clean
 .DELETE_ON_ERROR:
 .SECONDARY:
