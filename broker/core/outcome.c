@@ -54,8 +54,9 @@ static void fill_ending(struct ending *end, const struct input *in)
         end->log_bytes = outcome->log_bytes;
         return;
     }
-    end->message = malloc(MAX(outcome->message.len, 1u));
-    if (end->message && outcome->message.len) {
+    if (outcome->message.len)
+        end->message = malloc(outcome->message.len);
+    if (end->message) {
         memcpy(end->message, outcome->message.data, outcome->message.len);
         end->message_len = outcome->message.len;
     }
