@@ -115,7 +115,7 @@ test: units ## unit tests and traces: fast, needs nothing running
 PYTEST = QUERN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider
 
 e2e: all $(BUILD)/quern-upstream ## real processes, a real Redis and the scripted provider
-	$(PYTEST) tests/upstream tests/e2e $(E2E)
+	$(PYTEST) tests/upstream/selftest.py tests/e2e $(E2E)
 
 check-asan: ## units, traces and end to end under the address and undefined behaviour sanitizers
 	$(MAKE) SAN=1 test
