@@ -239,16 +239,22 @@ void port_fill_welcome(const struct port *port, struct msg_welcome *welcome)
     welcome->lease_ms = (uint32_t)f->lease_ms;
 }
 
-/* Kept without memory for it: a HELLO said again begins another session, which is only dearer. */
+/* Kept until the peer has it. Without memory for it, a HELLO said again begins another session, which is only dearer. */
+static void keep_welcome(struct peer *peer, struct span header)
+{
+    struct frame_buffer *kept = &peer->welcome;
+    if (peer->settled || kept->data)
+        return;
+    kept->data = malloc(header.len);
+    if (!kept->data)
+        return;
+    memcpy(kept->data, header.data, header.len);
+    kept->len = kept->size = header.len;
+}
+
 enum err port_send_welcome(struct peer *peer, struct span header)
 {
-    uint8_t *copy = malloc(header.len);
-    if (copy && !peer->settled && !peer->welcome.data) {
-        memcpy(copy, header.data, header.len);
-        peer->welcome = (struct frame_buffer){copy, header.len, header.len};
-        copy = NULL;
-    }
-    free(copy);
+    keep_welcome(peer, header);
     return port_send_encoded(peer, MESSAGE_WELCOME, header, NULL);
 }
 
