@@ -139,7 +139,8 @@ purity: ## the core includes nothing from the shell, roles do not include each o
 	@! grep -rnE '#include *"(api|broker|worker|proto)/' common
 
 check: packages-check ## install what the tests need, build, run every test
-	$(MAKE) CI=1 all units $(BUILD)/quern-upstream
+	$(MAKE) -j$$(nproc) CI=1 all units fuzzers $(BUILD)/quern-upstream
+	$(MAKE) -j$$(nproc) SAN=1 units
 	$(MAKE) purity
 	$(MAKE) test
 	$(MAKE) fuzz FUZZ_SECONDS=3
