@@ -21,7 +21,7 @@ void ending_free(struct sched *s, struct ending **ending)
 
 static void say(struct ending *end, const char *message)
 {
-    if (!message || end->message)
+    if (!message || !*message || end->message)
         return;
     end->message_len = strlen(message);
     end->message = malloc(end->message_len + 1);
@@ -190,7 +190,7 @@ enum err on_cancel(struct sched *s, const struct input *in)
         return ERR_OK;
     }
     unsigned waiting = 0;
-    for (const struct canceller *who = job->ending ? job->ending->cancellers : NULL; who; who = who->next)
+    for (const struct canceller *one = job->ending ? job->ending->cancellers : NULL; one; one = one->next)
         waiting++;
     if (waiting == CANCELLERS_MAX) {
         answer(s, in->peer, cancel->ref, &cancel->id, ERR_STORE, 0);
@@ -204,8 +204,10 @@ enum err on_cancel(struct sched *s, const struct input *in)
         free(who);
         return ERR_NOMEM;
     }
-    who->next = job->ending->cancellers;
-    job->ending->cancellers = who;
+    struct canceller **last = &job->ending->cancellers;
+    while (*last)
+        last = &(*last)->next;
+    *last = who;
     if (!who->late)
         end_write(s, job);
     return ERR_OK;

@@ -5,6 +5,8 @@
 struct name *name_get(struct names *names, struct span text)
 {
     struct name *name;
+    if (!text.data)
+        text = span_str("");
     HASH_FIND(hh, names->all, text.data, text.len, name);
     if (name)
         return name_ref(name);

@@ -8,6 +8,8 @@
 struct tenant *tenant_find(struct tenant *all, struct span name)
 {
     struct tenant *tenant;
+    if (!name.data)
+        name = span_str("");
     HASH_FIND(hh, all, name.data, name.len, tenant);
     return tenant;
 }
@@ -21,7 +23,8 @@ struct tenant *tenant_get(struct tenant **all, struct span name)
     if (!tenant)
         return NULL;
     tenant->len = (uint8_t)name.len;
-    memcpy(tenant->text, name.data, name.len);
+    if (name.len)
+        memcpy(tenant->text, name.data, name.len);
     for (int i = 0; i < 3; i++) {
         tenant->accounts[i].tag.weight = 1;
         list_init(&tenant->accounts[i].seats);
@@ -35,6 +38,8 @@ struct tenant *tenant_get(struct tenant **all, struct span name)
 struct queue *queue_find(const struct queues *queues, struct span name)
 {
     struct queue *queue;
+    if (!name.data)
+        name = span_str("");
     HASH_FIND(hh, queues->all, name.data, name.len, queue);
     return queue;
 }
@@ -47,7 +52,8 @@ struct queue *queue_get(struct queues *queues, struct span name)
         if (!queue)
             return NULL;
         queue->len = (uint8_t)name.len;
-        memcpy(queue->text, name.data, name.len);
+        if (name.len)
+            memcpy(queue->text, name.data, name.len);
         HASH_ADD_KEYPTR(hh, queues->all, queue->text, queue->len, queue);
         if (!queue->hh.tbl) {
             free(queue);

@@ -120,11 +120,7 @@ static void put_view(struct script *t, const struct rec_view *view)
 static void put_attempts(struct script *t, const struct rec_attempt *attempts, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
-        put(t, " [%.*s%s%s]", SPAN_ARG(attempts[i].worker),
-            attempts[i].kind       ? " "
-            : attempts[i].ended_at ? " ok"
-                                   : "",
-            kind_name(attempts[i].kind));
+        put(t, " [%.*s%s%s]", SPAN_ARG(attempts[i].worker), attempts[i].kind ? " " : "", kind_name(attempts[i].kind));
 }
 
 static void put_job_record(struct script *t, const struct effect *e)
@@ -316,15 +312,15 @@ struct script *script_unstarted(const struct sched_settings *settings)
     return t;
 }
 
-void script_start(struct script *t)
+void script_start(struct script *t, uint64_t epoch)
 {
-    script_step(t, &(struct input){.type = INPUT_START, .start = {.epoch = SCRIPT_EPOCH, .ack = ACK_STORED, .shard = 1}});
+    script_step(t, &(struct input){.type = INPUT_START, .start = {.epoch = epoch, .ack = ACK_STORED, .shard = 1}});
 }
 
 struct script *script_with(const struct sched_settings *settings)
 {
     struct script *t = script_unstarted(settings);
-    script_start(t);
+    script_start(t, SCRIPT_EPOCH);
     api(t, "api");
     script_scene(t);
     return t;
@@ -418,8 +414,7 @@ void script_worker(struct script *t, const char *name, struct script_hello hello
         served[msg.served_count] = (struct rec_served){.name = span_str(hello.serves[msg.served_count])};
     for (; hello.held[msg.held_count].job; msg.held_count++) {
         const struct script_held *from = &hello.held[msg.held_count];
-        held[msg.held_count] =
-            (struct rec_held){.id = script_id(from->job), .fence = {from->epoch ? from->epoch : SCRIPT_EPOCH, from->n}};
+        held[msg.held_count] = (struct rec_held){.id = script_id(from->job), .fence = {SCRIPT_EPOCH, from->n}};
     }
     fill_instance(msg.instance, name);
     script_step(t, &(struct input){.type = INPUT_HELLO, .peer = new_session(t, name), .hello = &msg});
@@ -448,8 +443,7 @@ void script_beat(struct script *t, const char *name, uint32_t slots, const struc
     struct msg_heartbeat msg = {.slots = slots, .leases = leases};
     for (; held[msg.leases_count].job; msg.leases_count++) {
         const struct script_held *from = &held[msg.leases_count];
-        leases[msg.leases_count] =
-            (struct rec_lease){script_id(from->job), {from->epoch ? from->epoch : SCRIPT_EPOCH, from->n}};
+        leases[msg.leases_count] = (struct rec_lease){script_id(from->job), {SCRIPT_EPOCH, from->n}};
     }
     script_step(t, &(struct input){.type = INPUT_HEARTBEAT, .peer = script_peer(t, name), .heartbeat = &msg});
 }

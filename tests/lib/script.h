@@ -44,7 +44,7 @@ struct script {
 struct script *script_new(void);
 struct script *script_with(const struct sched_settings *settings);
 struct script *script_unstarted(const struct sched_settings *settings);
-void script_start(struct script *t);
+void script_start(struct script *t, uint64_t epoch);
 void script_free(struct script **script);
 
 void script_at(struct script *t, msec now); /* and the deadlines until then, one by one */
@@ -62,8 +62,7 @@ void script_scene(struct script *t);
 /* ---- sessions ---- */
 struct script_held {
     const char *job;
-    uint64_t n; /* fence, under SCRIPT_EPOCH */
-    uint64_t epoch;
+    uint64_t n; /* of its fence, under SCRIPT_EPOCH */
 };
 struct script_hello {
     uint32_t slots;

@@ -23,7 +23,7 @@ static void a_job_is_stored_then_sent_then_ended(void **state)
 
     script_at(t, 250);
     outcome(t, "w", "a", 1, .result = "world");
-    expect(t, "#4 save ended a completed display <a> result world [w ok] for 3600000", "#5 drop body a",
+    expect(t, "#4 save ended a completed display <a> result world [w] for 3600000", "#5 drop body a",
            "event api a done completed #4 @5", "change a completed @5", "release w a 1 @5");
     ask(t, "a");
     expect(t, "answer api a already_ended completed progress 100 calls 1 @5");

