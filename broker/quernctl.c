@@ -274,6 +274,7 @@ int main(int argc, char **argv)
     log_start("quernctl");
     if (argc > 1 && strcmp(argv[1], "run") == 0)
         return run_main(argc - 1, argv + 1);
+    log_level(4); /* a person asked one thing: sessions that come and go are no news */
     if (!read_options(argc, argv, &o))
         return usage("the options are not understood");
     if (o.help)

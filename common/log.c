@@ -42,7 +42,8 @@ static struct sink {
     enum { SINK_UNSET, SINK_PLAIN, SINK_SOCKET, SINK_POLLED } kind;
     bool journal;     /* the other end is the journal: it knows the time, and reads the level from "<6>" */
     uint64_t dropped; /* lines refused since one went through */
-} sink = {.role = "-", .fd = STDERR_FILENO};
+    int level;        /* the least urgent that is written */
+} sink = {.role = "-", .fd = STDERR_FILENO, .level = 7};
 
 const char *log_event_name(enum log_event event)
 {
@@ -220,9 +221,16 @@ static void put_head(struct text *line, enum log_event event)
         put_format(line, " lines_dropped=%llu", (unsigned long long)sink.dropped);
 }
 
+void log_level(int level)
+{
+    sink.level = level;
+}
+
 void log_event(enum log_event event, const char *fields, ...)
 {
     assert((unsigned)event < LOG_EVENTS);
+    if (rows[event].level > sink.level)
+        return;
     if (sink.kind == SINK_UNSET)
         open_sink();
     int saved_errno = errno;
