@@ -19,7 +19,7 @@ static const char *check_job(const struct sched *s, const struct job *job)
         return "a pending job is forgotten: neither in a flow nor scheduled";
     if (!heap_has(&job->due.node))
         return "a live job has no deadline";
-    if (job->due.at > job_due(job))
+    if (job->due.at > MAX(job_due(job), s->now + SOON_MS)) /* what had no memory is due again soon */
         return "a job's deadline would fire too late";
     return NULL;
 }

@@ -149,8 +149,11 @@ static struct pool *pool_for(struct ready *ready, uint64_t groups)
         pool = &ready->pools[ready->pools_count];
         for (int c = 0; c < 3; c++)
             heap_init(&pool->outlets[c], outlet_first[c]);
-        if (reserve_pool(pool, outlets_count(ready)))
+        if (reserve_pool(pool, outlets_count(ready))) {
+            for (int c = 0; c < 3; c++)
+                heap_done(&pool->outlets[c]);
             return NULL;
+        }
         ready->pools_count++;
     } else {
         struct outlet *outlet, *next;

@@ -536,11 +536,11 @@ enum err sched_step(struct sched *s, msec now, const struct input *in, struct ef
     if (s->started)
         fire_due(s);
     const struct job *job = subject(s, in);
-    if (effects_reserve(out, 96) || (job && !sched_room(s, job)))
-        return ERR_NOMEM;
-    enum err e = take(s, in);
-    if (e)
+    enum err e = effects_reserve(out, 96) || (job && !sched_room(s, job)) ? ERR_NOMEM : take(s, in);
+    if (e) {
+        sched_again(s); /* for what deadlines have set free */
         return e;
+    }
     if (s->again_at <= s->now)
         try_again_now(s);
     if (s->rewriting)

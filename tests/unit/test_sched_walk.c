@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "broker/core/state.h"
+#include "tests/lib/fault_malloc.h"
 
 #define SEEDS    12
 #define STEPS    15000
@@ -129,11 +130,12 @@ struct world {
     struct frame_ *held, **held_end, *net;
     struct model_worker workers[WORKERS];
     bool stalled, calm;
+    bool faulty; /* memory runs out now and then */
     msec next_apply;
     bool other_settings;
     unsigned traced;
     int input;
-    uint64_t jobs_sent, ended, restarts, crashes;
+    uint64_t refused_steps, jobs_sent, ended, restarts, crashes;
 };
 
 static const struct sched_deployment deployments[] = {{.name = "echo", .model = ""},
@@ -570,7 +572,7 @@ static void check(struct world *w)
         broken(w, wrong);
     for (const struct worker *worker = s->roster.workers; worker; worker = worker->hh.next) {
         must(w, worker->used <= worker->slots, "a worker has more leases than slots");
-        if (!s->started || s->stalled || s->draining)
+        if (!s->started || s->stalled || s->draining || s->again_at != MSEC_NEVER) /* or it is looked at again shortly */
             continue;
         for (const struct flow *flow = s->ready.flows; flow; flow = flow->hh.next)
             if (!flow->key.tenant->paused && !flow->key.queue->paused)
@@ -582,15 +584,31 @@ static void check(struct world *w)
              "a deployment has more calls than it may");
 }
 
+static void take_effects(struct world *w, struct effects *effects)
+{
+    for (size_t i = 0; i < effects->count; i++)
+        take_effect(w, &effects->list[i]);
+    effects_clear(effects);
+}
+
 static void step(struct world *w, struct input *in)
 {
     struct effects mine = {0};
     w->step++;
     w->input = in->type;
-    must(w, sched_step(w->s, w->now, in, &mine) == ERR_OK, "no memory");
+    if (w->faulty && !w->calm && chance(w, 20))
+        fault_arm(1 + (long)draw(w, 12), chance(w, 30));
+    enum err e = sched_step(w->s, w->now, in, &mine);
+    bool fired = fault_disarm();
     check(w);
-    for (size_t i = 0; i < mine.count; i++)
-        take_effect(w, &mine.list[i]);
+    take_effects(w, &mine);
+    if (e) { /* what the input did is undone: it may be given again */
+        must(w, e == ERR_NOMEM && fired, "a step fails for no reason");
+        w->refused_steps++;
+        must(w, sched_step(w->s, w->now, in, &mine) == ERR_OK, "a step fails again");
+        check(w);
+        take_effects(w, &mine);
+    }
     effects_done(&mine);
     release_held(w);
 }
@@ -1270,9 +1288,10 @@ static uint64_t number_of(const char *name, uint64_t otherwise)
     return text ? strtoull(text, NULL, 10) : otherwise;
 }
 
-static void walk(uint64_t seed, uint64_t steps)
+static void walk(uint64_t seed, uint64_t steps, bool faulty)
 {
     struct world *w = grab(sizeof *w);
+    w->faulty = faulty;
     w->seed = seed;
     w->traced = (unsigned)number_of("QUERN_JOB", 0);
     w->random = seed * 0x2545f4914f6cdd1du;
@@ -1287,6 +1306,7 @@ static void walk(uint64_t seed, uint64_t steps)
         one_turn(w);
     calm_down(w);
     all_is_settled(w);
+    must(w, !faulty || w->refused_steps > 100, "memory was never short");
     must(w, w->ended > 100 && w->jobs_sent > 100 && w->restarts > 0 && w->crashes > 0, "little has happened");
     broker_dies(w);
     free(w);
@@ -1296,7 +1316,7 @@ static void whatever_happens_every_job_ends_once(void **state)
 {
     uint64_t one = number_of("QUERN_SEED", 0), steps = number_of("QUERN_STEPS", STEPS);
     for (uint64_t seed = one ? one : 1; seed <= (one ? one : SEEDS); seed++)
-        walk(seed, steps);
+        walk(seed, steps, false);
     if (one)
         return;
     /* A walk that never meets a thing says nothing about it. */
@@ -1308,10 +1328,18 @@ static void whatever_happens_every_job_ends_once(void **state)
     assert_true(happened.refused_stalled && happened.dispatched);
 }
 
+static void want_of_memory_only_delays(void **state)
+{
+    uint64_t one = number_of("QUERN_SEED", 0), steps = number_of("QUERN_STEPS", STEPS);
+    for (uint64_t seed = one ? one : 1; seed <= (one ? one : SEEDS / 2); seed++)
+        walk(seed, steps, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whatever_happens_every_job_ends_once),
+        cmocka_unit_test(want_of_memory_only_delays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
