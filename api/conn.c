@@ -243,14 +243,23 @@ static void parse(struct conn *c)
     }
 }
 
-/* The caller sends no more: whoever waits for it hears so, once. A handler may answer its own exchange here. */
+static struct exchange *first_untold(struct conn *c)
+{
+    struct list *node;
+    LIST_EACH (node, &c->exchanges) {
+        struct exchange *x = CONTAINER_OF(node, struct exchange, in_conn);
+        if (!x->told && !x->answered && x->left)
+            return x;
+    }
+    return NULL;
+}
+
+/* The caller sends no more: whoever waits for it hears so, once. A handler may answer here, and an answer frees its exchange
+ * with all the answered ones behind it; so the next is looked for from the beginning. */
 static void tell_left(struct conn *c)
 {
-    struct list *node, *after;
-    LIST_EACH_SAFE (node, after, &c->exchanges) {
-        struct exchange *x = CONTAINER_OF(node, struct exchange, in_conn);
-        if (x->told || x->answered || !x->left)
-            continue;
+    struct exchange *x;
+    while ((x = first_untold(c))) {
         x->told = true;
         x->left(x, false);
     }

@@ -43,6 +43,7 @@ struct world {
     char held_body[HELD_MAX][64];
     unsigned held_count, served, left_open, left_gone;
     bool drained;
+    bool answers_leavers; /* a held request is answered when its caller leaves, within the call */
     bool (*until)(struct world *w);
     const char *doing;
     struct client *client; /* the one `until` looks at */
@@ -52,22 +53,23 @@ struct world {
 
 /* --- the handler --- */
 
-static void on_left(struct exchange *x, bool gone)
-{
-    struct world *w = x->owner;
-    if (!gone) {
-        w->left_open++;
-        return;
-    }
-    w->left_gone++;
-    for (unsigned i = 0; i < w->held_count; i++)
-        if (w->held[i] == x)
-            w->held[i] = NULL;
-}
-
 static void answer(struct exchange *x, const char *text)
 {
     exchange_reply(x, &(struct reply){.status = 200, .body = span_str(text)});
+}
+
+static void on_left(struct exchange *x, bool gone)
+{
+    struct world *w = x->owner;
+    w->left_open += !gone;
+    w->left_gone += gone;
+    if (!gone && !w->answers_leavers)
+        return;
+    for (unsigned i = 0; i < w->held_count; i++)
+        if (w->held[i] == x)
+            w->held[i] = NULL;
+    if (!gone)
+        answer(x, "<left>");
 }
 
 static void serve(void *arg, struct exchange *x, const struct request *r)
@@ -681,6 +683,24 @@ static void test_half_closed_gets_its_answers(void **state)
     hang_up(c);
 }
 
+/* The answer to the first takes the second, answered before, and the third with it. */
+static void test_leavers_answered_at_once(void **state)
+{
+    struct world *w = *state;
+    setup_server(w);
+    w->answers_leavers = true;
+    struct client *c = dial(w);
+    say(c, HELD("1") REQUEST("GET", "/now", "", "") HELD("3"));
+    expect_held(w, 2);
+    shutdown(c->fd, SHUT_WR);
+    expect_end(c);
+    assert_int_equal(w->left_open, 2);
+    const char *first = strstr(c->got, "<left>"), *second = strstr(c->got, "<>");
+    assert_true(first && first < second && strstr(second, "<left>"));
+    hang_up(c);
+    run_until(w, "nobody", nobody);
+}
+
 static void test_slow_reader(void **state)
 {
     struct world *w = *state;
@@ -830,6 +850,7 @@ int main(void)
         TEST(test_dripping_gains_nothing),
         TEST(test_leaving_is_noticed),
         TEST(test_half_closed_gets_its_answers),
+        TEST(test_leavers_answered_at_once),
         TEST(test_slow_reader),
         TEST(test_large_answers_arrive_whole),
         TEST(test_drain),
