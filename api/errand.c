@@ -27,6 +27,7 @@ struct errand {
     struct asked *asked; /* outstanding, or NULL */
     bool reading;        /* a reply of Redis is awaited */
     bool not_live;       /* the broker has said so: Redis's next word is the last */
+    bool cancelled;      /* the broker has said so: Redis's word is shown if there is one */
     bool existing;       /* an idempotency key led to a job already there: 200 */
     bool cancel_on_leave;
     bool finishing;      /* waits no longer: the next that is learnt is the answer */
@@ -128,19 +129,41 @@ static void accepted(struct errand *e, unsigned state)
     exchange_reply_json(finish(e), 202, &out);
 }
 
-/* Nothing could be learnt. That a submit was accepted stays true all the same. */
-static void unknown(struct errand *e, enum err error)
+/* Cancelled and stored, and its record could not be read: what is certain is said. */
+static void cancelled(struct errand *e)
 {
-    if (e->goal == ERRAND_SUBMIT && e->state && !e->existing)
+    struct json_out out = {0};
+    job_cancelled(&out, &e->id);
+    exchange_reply_json(finish(e), 200, &out);
+}
+
+/* Nothing could be learnt. That a submit was accepted, or a job cancelled, stays true all the same. */
+static void unknown_with(struct errand *e, const struct fault *fault)
+{
+    if (e->cancelled)
+        cancelled(e);
+    else if (e->goal == ERRAND_SUBMIT && e->state && !e->existing)
         accepted(e, e->state);
     else
-        fail(e, error);
+        fail_with(e, fault);
+}
+
+static void unknown(struct errand *e, enum err error)
+{
+    unknown_with(e, &(struct fault){.error = error});
 }
 
 /* Nothing is found anywhere: forgotten if it was ours. */
 static void absent(struct errand *e)
 {
-    fail(e, id_made_at(&e->id) > clock_wall() + FUTURE_MS ? ERR_NOT_FOUND : ERR_FORGOTTEN);
+    bool never = id_made_at(&e->id) > clock_wall() + FUTURE_MS;
+    if (e->cancelled)
+        cancelled(e);
+    else if (e->goal == ERRAND_SUBMIT && e->existing)
+        fail_with(e, &(struct fault){.error = ERR_FORGOTTEN,
+                                     .message = "the job that the idempotency key made has ended, and its record has expired"});
+    else
+        fail(e, never ? ERR_NOT_FOUND : ERR_FORGOTTEN);
 }
 
 static void already_ended(struct errand *e, unsigned state)
@@ -157,7 +180,7 @@ static void show_ended(struct errand *e, struct span bytes)
     enum err error = record_unpack(record, RECORD_ENDED, bytes);
     if (!error && !span_equal(record->ended.spec.tenant, tenant_of(e)))
         error = ERR_NOT_FOUND;
-    else if (!error && e->goal == ERRAND_CANCEL) {
+    else if (!error && e->goal == ERRAND_CANCEL && !e->cancelled) {
         already_ended(e, record->ended.state);
         return;
     } else if (!error) {
@@ -165,7 +188,7 @@ static void show_ended(struct errand *e, struct span bytes)
     }
     if (error) {
         json_out_done(&out);
-        fail(e, error);
+        unknown(e, error);
         return;
     }
     exchange_reply_json(finish(e), 200, &out);
@@ -259,14 +282,20 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
         else
             look(e);
         return;
+    case ERR_CONFLICT: /* said to FORGET alone */
+        fail_with(e, &(struct fault){.error = ERR_CONFLICT, .message = "the job has not ended: cancel it first"});
+        return;
     default:
-        fail_with(e, &(struct fault){.error = err_known(a->error) ? (enum err)a->error : ERR_BROKER,
-                                     .retry_after_ms = a->retry_after_ms});
+        unknown_with(e, &(struct fault){.error = err_known(a->error) ? (enum err)a->error : ERR_BROKER,
+                                        .retry_after_ms = a->retry_after_ms});
         return;
     }
-    if (e->goal == ERRAND_FORGET)
+    if (e->goal == ERRAND_FORGET) {
         exchange_reply(finish(e), &(struct reply){.status = 204});
-    else if (e->goal != ERRAND_CANCEL && still_waits(e))
+    } else if (e->goal == ERRAND_CANCEL) { /* stored, so the record has it whole */
+        e->cancelled = true;
+        look(e);
+    } else if (still_waits(e))
         wait_for_end(e);
     else
         show_live(e, &a->view, frame->body);
@@ -286,7 +315,7 @@ static void on_record(void *arg, const redisReply *reply)
         show_ended(e, span_of(reply->str, reply->len));
     } else if (!reply || reply->type != REDIS_REPLY_NIL) {
         unknown(e, ERR_STORE);
-    } else if (e->not_live) {
+    } else if (e->not_live || e->cancelled) {
         absent(e);
     } else {
         ask(e);
@@ -419,7 +448,7 @@ static void on_ack(void *owner, enum err error, const struct frame *frame)
     if (still_waits(e))
         wait_for_end(e);
     else
-        accepted(e, ack->state);
+        accepted(e, e->state);
 }
 
 static enum err name_job(struct api *api, struct span tenant, struct id *ret_id)

@@ -6,7 +6,7 @@
  *                  └─ absent ─► ASK ─┬─ live ─► 200, or waiting as above
  *                                    └─ not live ─► Redis once more ─┬─ found ─► 200
  *                                                                    └─ absent ─► 404 or 410
- *   cancel, forget ─► CANCEL, FORGET ─┬─ done ─► 200, 204
+ *   cancel, forget ─► CANCEL, FORGET ─┬─ done ─► 200 with the job as Redis has it, 204
  *                                     └─ not live ─► Redis as above ─► 409, or 404, or 410
  *
  * Redis first, because it holds all ended jobs and the broker's time is the scarcer; Redis again, because the job may have

@@ -79,7 +79,6 @@ static void put_id(struct json_out *out, const struct id *id)
     json_printf(out, "\"id\":\"%s\"", text);
 }
 
-/* The display's members, and null for those that a job object always has. */
 static void put_display(struct json_out *out, struct span display)
 {
     if (display.len > 2 && display.data[0] == '{') {
@@ -166,6 +165,14 @@ enum err job_from_ended(struct json_out *out, const struct id *id, const struct 
     put_attempts(out, r->attempts, r->attempts_count);
     json_lit(out, "}");
     return ERR_OK;
+}
+
+void job_cancelled(struct json_out *out, const struct id *id)
+{
+    json_lit(out, "{");
+    put_id(out, id);
+    put_name(out, "status", state_name(STATE_CANCELLED));
+    json_lit(out, "}");
 }
 
 void job_accepted(struct json_out *out, const struct id *id, unsigned state, unsigned ack)

@@ -12,5 +12,8 @@ void job_from_view(struct json_out *out, const struct id *id, const struct rec_v
  * JSON; then `out` is of no use. */
 MUST_USE enum err job_from_ended(struct json_out *out, const struct id *id, const struct rec_ended *ended, struct span body);
 
+/* {"id","status":"cancelled"}: all that is known of a job just cancelled whose record cannot be read. */
+void job_cancelled(struct json_out *out, const struct id *id);
+
 /* {"id","status","ack","urls":{"self","events","cancel"}}, the reply to a submit. */
 void job_accepted(struct json_out *out, const struct id *id, unsigned state, unsigned ack);

@@ -652,6 +652,20 @@ static void test_wait_that_is_over(void **state)
     hang_up(&c);
 }
 
+/* Whatever happens afterwards: an error now would have the caller submit the same again. */
+static void test_accepted_stays_accepted(void **state)
+{
+    struct world *w = *state;
+    struct client *c = dial(w);
+    request(c, "POST", "/v1/jobs?wait=30ms", "", "{\"prompt\":\"hello\"}");
+    struct seen s = expect_frame(w, MESSAGE_SUBMIT);
+    tell(w, MESSAGE_ACK, &(struct msg_ack){.ref = s.ref, .id = s.id, .ack = ACK_STORED}); /* no state is a new one */
+    s = expect_frame(w, MESSAGE_ASK);
+    answer_error(w, &s, ERR_STORE, 0);
+    expect_reply(c, 202, "\"status\":\"pending\",\"ack\":\"stored\"");
+    hang_up(&c);
+}
+
 static void test_unanswered_submit_is_withdrawn(void **state)
 {
     struct world *w = *state;
@@ -729,6 +743,14 @@ static void test_idempotency_key_leads_to_the_first_job(void **state)
     tell(w, MESSAGE_ACK, &(struct msg_ack){.ref = s.ref, .id = first, .existing = true, .state = STATE_COMPLETED});
     expect_reply(c, 200, "\"content\":\"first\"");
     assert_non_null(strstr(c->got, path_of(&first, "") + strlen("/v1/jobs/")));
+    /* the key is kept longer than its job */
+    blob_free(&w->stored);
+    request(c, "POST", "/v1/jobs", "Idempotency-Key: k\r\n", "{\"prompt\":\"hello\"}");
+    s = expect_frame(w, MESSAGE_SUBMIT);
+    tell(w, MESSAGE_ACK, &(struct msg_ack){.ref = s.ref, .id = first, .existing = true, .state = STATE_COMPLETED});
+    s = expect_frame(w, MESSAGE_ASK);
+    answer_error(w, &s, ERR_NOT_LIVE, 0);
+    expect_reply(c, 410, "the job that the idempotency key made");
     hang_up(&c);
 }
 
@@ -1001,7 +1023,13 @@ static void test_cancel(void **state)
     request(c, "POST", path_of(&id, "/cancel"), "", "");
     struct seen s = expect_frame(w, MESSAGE_CANCEL);
     answer_live(w, &s, STATE_CANCELLED);
-    expect_reply(c, 200, "\"status\":\"cancelled\"");
+    expect_reply(c, 200, "\"status\":\"cancelled\"}"); /* without its record, what is certain */
+    w->stored = record_of("default", "{}");
+    request(c, "POST", path_of(&id, "/cancel"), "", "");
+    s = expect_frame(w, MESSAGE_CANCEL);
+    answer_live(w, &s, STATE_CANCELLED);
+    expect_reply(c, 200, "\"metadata\":{\"a\":1},\"created_at\":\"2026-01-02T03:00:00.123Z\"");
+    blob_free(&w->stored);
     request(c, "DELETE", path_of(&id, ""), "", "");
     s = expect_frame(w, MESSAGE_CANCEL);
     answer_error(w, &s, ERR_ENDED, STATE_CANCELLED);
@@ -1116,6 +1144,7 @@ int main(void)
         TEST(test_wait_for_the_end),
         TEST(test_end_before_the_ack),
         TEST(test_wait_that_is_over),
+        TEST(test_accepted_stays_accepted),
         TEST(test_unanswered_submit_is_withdrawn),
         TEST(test_submit_is_sent_again),
         TEST(test_submit_waits_for_the_broker),
