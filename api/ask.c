@@ -72,6 +72,36 @@ static void answer(struct asked *q, enum err error, const struct frame *frame)
         on_answer(owner, error, frame);
 }
 
+/* At the end of its queue. */
+static void enqueue(struct asked *q)
+{
+    list_push_back(&q->ask->queue, &q->in_queue);
+    loop_at_end(q->ask->loop, &q->ask->end);
+}
+
+/* Says something that has no answer. Without memory it is not said: a withdrawal's caller was told that the outcome is unknown,
+ * and a watch ends with its job. */
+static void say(struct ask *ask, enum message message, const struct id *id, bool left)
+{
+    struct asked *q = calloc(1, sizeof *q);
+    if (!q)
+        return;
+    *q = (struct asked){.ask = ask, .message = message, .id = *id, .left = left};
+    list_init(&q->in_all);
+    list_init(&q->in_queue);
+    ask->count++;
+    enqueue(q);
+}
+
+/* There is no answer. A submit that may have arrived is withdrawn, and nothing more certain can be said of it. */
+static void give_up(struct asked *q, enum err error)
+{
+    bool unknown = q->submission && q->sent;
+    if (unknown)
+        say(q->ask, MESSAGE_WITHDRAW, &q->id, false);
+    answer(q, unknown ? ERR_OUTCOME_UNKNOWN : error, NULL);
+}
+
 /* --- sending --- */
 
 static enum err send_asked(struct asked *q)
@@ -118,11 +148,11 @@ void ask_flush(struct ask *ask)
             return;
         }
         list_remove(&q->in_queue);
-        q->sent = true;
+        q->sent = q->sent || !e;
         if (!awaits_answer(q))
             free_asked(q);
         else if (e)
-            answer(q, e == ERR_NOMEM ? ERR_NOMEM : ERR_LIMIT, NULL);
+            give_up(q, e == ERR_NOMEM ? ERR_NOMEM : ERR_LIMIT);
     }
 }
 
@@ -136,30 +166,9 @@ static void on_retry(void *arg)
     ask_flush(arg);
 }
 
-/* At the end of its queue. */
-static void enqueue(struct asked *q)
-{
-    list_push_back(&q->ask->queue, &q->in_queue);
-    loop_at_end(q->ask->loop, &q->ask->end);
-}
-
-/* Says something that has no answer. Without memory it is not said: a withdrawal's caller was told that the outcome is unknown,
- * and a watch ends with its job. */
-static void say(struct ask *ask, enum message message, const struct id *id, bool left)
-{
-    struct asked *q = calloc(1, sizeof *q);
-    if (!q)
-        return;
-    *q = (struct asked){.ask = ask, .message = message, .id = *id, .left = left};
-    list_init(&q->in_all);
-    list_init(&q->in_queue);
-    ask->count++;
-    enqueue(q);
-}
-
 void ask_unwatch(struct ask *ask, const struct id *id, bool left)
 {
-    if (ask->broker.up) /* a new session starts without watches */
+    if (ask->broker.up || left) /* a new session starts without watches, but a job to be cancelled may be there */
         say(ask, MESSAGE_UNWATCH, id, left);
 }
 
@@ -244,16 +253,6 @@ void ask_leave(struct asked **asked)
 
 /* --- deadlines --- */
 
-static void expire(struct asked *q)
-{
-    struct ask *ask = q->ask;
-    struct id id = q->id;
-    bool unknown = q->submission && q->sent;
-    if (unknown)
-        say(ask, MESSAGE_WITHDRAW, &id, false);
-    answer(q, unknown ? ERR_OUTCOME_UNKNOWN : ERR_BROKER, NULL);
-}
-
 static void on_alarm(void *arg)
 {
     struct ask *ask = arg;
@@ -265,7 +264,7 @@ static void on_alarm(void *arg)
             timer_set(ask->alarm, q->due_at);
             return;
         }
-        expire(q);
+        give_up(q, ERR_BROKER);
     }
 }
 
@@ -298,7 +297,7 @@ static void on_up(void *arg, const struct msg_welcome *welcome, bool new_epoch)
     }
     LIST_EACH_SAFE (node, after, &later) { /* notes; watches of the old session are gone with it */
         struct asked *q = CONTAINER_OF(node, struct asked, in_queue);
-        if (q->message == MESSAGE_UNWATCH)
+        if (q->message == MESSAGE_UNWATCH && !q->left)
             free_asked(q);
     }
     list_append(&ask->queue, &later);
@@ -320,11 +319,19 @@ static void on_heartbeat(void *arg, struct msg_heartbeat *heartbeat)
         heartbeat->counters_count = ask->hooks.counters(ask->hooks.arg, &heartbeat->counters);
 }
 
+static enum message answer_to(enum message question)
+{
+    return question == MESSAGE_SUBMIT ? MESSAGE_ACK : question == MESSAGE_STATS ? MESSAGE_STATS_ANSWER : MESSAGE_ANSWER;
+}
+
 static void take_answer(struct ask *ask, uint64_t ref, const struct frame *frame)
 {
     struct asked *q = NULL;
     HASH_FIND(hh, ask->by_ref, &ref, sizeof ref, q);
-    if (q)
+    if (q && frame->message != answer_to(q->message))
+        log_event(LOG_FRAME_BAD, "message=%s why=%s", message_name(frame->message),
+                  log_str(span_str("it answers another question than was asked")));
+    else if (q)
         answer(q, ERR_OK, frame);
 }
 

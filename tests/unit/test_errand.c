@@ -712,6 +712,39 @@ static void test_submit_is_sent_again(void **state)
     hang_up(&c);
 }
 
+/* A frame of another type under a question's number answers nothing. */
+static void test_answer_of_another_question(void **state)
+{
+    struct world *w = *state;
+    struct client *c = dial(w);
+    request(c, "GET", "/v1/stats", "", "");
+    struct seen s = expect_frame(w, MESSAGE_STATS);
+    tell(w, MESSAGE_ACK, &(struct msg_ack){.ref = s.ref, .state = STATE_PENDING});
+    tell(w, MESSAGE_STATS_ANSWER, &(struct msg_stats_answer){.ref = s.ref});
+    expect_reply(c, 200, "\"completed\":0");
+    hang_up(&c);
+}
+
+/* Who left while the broker was away has left all the same. */
+static void test_leaving_is_said_to_the_next_broker(void **state)
+{
+    struct world *w = *state;
+    struct client *c = dial(w);
+    request(c, "POST", "/v1/jobs?wait=20s", "", "{\"prompt\":\"hello\",\"on_disconnect\":\"cancel\"}");
+    struct seen s = expect_frame(w, MESSAGE_SUBMIT);
+    wire_free(&w->wire);
+    run_until(w, "the broker is gone", broker_down);
+    struct linger reset = {.l_onoff = 1};
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    hang_up(&c);
+    run_until(w, "nobody", nobody);
+    open_broker(w);
+    struct seen again = expect_frame(w, MESSAGE_SUBMIT);
+    assert_true(again.again && id_equal(&again.id, &s.id));
+    struct seen bye = expect_frame(w, MESSAGE_UNWATCH);
+    assert_true(bye.left && id_equal(&bye.id, &s.id));
+}
+
 /* A broker that is away for a moment costs nobody an error. */
 static void test_submit_waits_for_the_broker(void **state)
 {
@@ -1147,6 +1180,8 @@ int main(void)
         TEST(test_accepted_stays_accepted),
         TEST(test_unanswered_submit_is_withdrawn),
         TEST(test_submit_is_sent_again),
+        TEST(test_answer_of_another_question),
+        TEST(test_leaving_is_said_to_the_next_broker),
         TEST(test_submit_waits_for_the_broker),
         TEST(test_idempotency_key_leads_to_the_first_job),
         TEST(test_show_ended),
