@@ -12,6 +12,7 @@
 #define SEND_MESSAGES    16384 /* queued per peer: what a turn can have to say at once; its bytes are the sender's to bound */
 #define RECEIVE_MESSAGES 512   /* waiting per peer: beyond, nothing is read from it */
 #define CURVE_BYTES      64    /* more than what CURVE adds to a part */
+#define HEARD_BYTES      1024  /* a PUB hears subscriptions, and keeps a node for every byte of each; a handshake fits */
 #define HANDSHAKE_MS     2000
 #define HEARTBEAT_MS     1000 /* ZMTP's own, over TCP: finds a dead host; a wedged process is the session's matter */
 #define HEARTBEAT_OUT_MS 3000
@@ -29,13 +30,12 @@ struct wire {
     bool bound;
     bool tcp;
     size_t frame_max_bytes;
-    zsock_t *socket;
-    void *handle; /* of socket, for the calls made per message */
+    void *handle; /* the ZeroMQ socket */
     struct event *readable;
     bool due; /* its descriptor fired, or ZMQ_EVENTS said so, and nothing was drained since */
     bool in_turn;
     struct loop_end after_sends;
-    zsock_t *monitor;
+    void *monitor;
     struct event *monitor_readable;
     bool monitor_due;
     bool connected;
@@ -155,7 +155,7 @@ static bool set_text(struct wire *wire, int option, const char *text)
 
 static bool set_limits(struct wire *wire)
 {
-    int64_t max = (int64_t)wire->frame_max_bytes + (wire->tcp ? CURVE_BYTES : 0);
+    int64_t max = (wire->kind == WIRE_PUB ? HEARD_BYTES : (int64_t)wire->frame_max_bytes) + (wire->tcp ? CURVE_BYTES : 0);
     return zmq_setsockopt(wire->handle, ZMQ_MAXMSGSIZE, &max, sizeof max) == 0 && set(wire, ZMQ_SNDHWM, SEND_MESSAGES) &&
            set(wire, ZMQ_RCVHWM, RECEIVE_MESSAGES) && set(wire, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) && set(wire, ZMQ_LINGER, 0) &&
            set(wire, ZMQ_BACKLOG, BACKLOG);
@@ -198,9 +198,26 @@ static void fired(evutil_socket_t fd, short what, void *arg)
     ((struct wire *)arg)->due = true;
 }
 
-static struct event *watch(struct wire *wire, zsock_t *socket, event_callback_fn callback)
+/* zsock_new would assert where no descriptor is left. */
+static void *new_socket(int type)
 {
-    struct event *event = event_new(loop_base(wire->loop), zsock_fd(socket), EV_READ | EV_PERSIST, callback, wire);
+    return zsys_socket(type, __FILE__, __LINE__);
+}
+
+static void close_socket(void **socket)
+{
+    void *handle = TAKE(*socket);
+    if (handle)
+        zsys_close(handle, __FILE__, __LINE__);
+}
+
+static struct event *watch(struct wire *wire, void *socket, event_callback_fn callback)
+{
+    evutil_socket_t fd;
+    size_t len = sizeof fd;
+    if (zmq_getsockopt(socket, ZMQ_FD, &fd, &len) != 0)
+        return NULL;
+    struct event *event = event_new(loop_base(wire->loop), fd, EV_READ | EV_PERSIST, callback, wire);
     if (event && event_add(event, NULL) != 0) {
         event_free(event);
         return NULL;
@@ -216,8 +233,8 @@ static bool start_monitor(struct wire *wire)
     snprintf(name, sizeof name, "inproc://quern-monitor-%u", made++);
     if (zmq_socket_monitor(wire->handle, name, MONITOR_EVENTS) != 0)
         return false;
-    wire->monitor = zsock_new(ZMQ_PAIR);
-    if (!wire->monitor || zsock_connect(wire->monitor, "%s", name) != 0)
+    wire->monitor = new_socket(ZMQ_PAIR);
+    if (!wire->monitor || zmq_connect(wire->monitor, name) != 0)
         return false;
     wire->monitor_readable = watch(wire, wire->monitor, monitor_fired);
     wire->monitor_due = true;
@@ -263,16 +280,15 @@ static enum err attach(struct wire *wire, const char *endpoint)
 
 static enum err open_socket(struct wire *wire, const struct wire_options *options)
 {
-    wire->socket = zsock_new(type_of(wire->kind));
-    if (!wire->socket)
+    wire->handle = new_socket(type_of(wire->kind));
+    if (!wire->handle)
         return ERR_SYSTEM;
-    wire->handle = zsock_resolve(wire->socket);
     if (!set_limits(wire) || !set_kind(wire))
         return ERR_SYSTEM;
     enum err e = wire->tcp ? set_tcp(wire, options) : ERR_OK;
     if (e)
         return e;
-    wire->readable = watch(wire, wire->socket, fired);
+    wire->readable = watch(wire, wire->handle, fired);
     if (!wire->readable)
         return ERR_NOMEM;
     if (!wire->bound && !start_monitor(wire)) /* before it can connect */
@@ -327,10 +343,10 @@ void wire_free(struct wire **wire_ptr)
         event_free(wire->monitor_readable);
     if (wire->handle && !wire->bound)
         zmq_socket_monitor(wire->handle, NULL, 0);
-    zsock_destroy(&wire->monitor);
+    close_socket(&wire->monitor);
     if (wire->path && wire->listener.fd >= 0)
         ipc_remove(wire->path, &wire->listener);
-    zsock_destroy(&wire->socket); /* the listening descriptor is closed with it */
+    close_socket(&wire->handle); /* the listening descriptor is closed with it */
     zap_leave(&wire->zap);
     free(wire->allowed);
     free(wire->path);
@@ -469,11 +485,10 @@ static bool receive_event(struct wire *wire, uint16_t *ret_event)
 {
     zmq_msg_t part;
     zmq_msg_init(&part);
-    void *handle = zsock_resolve(wire->monitor);
-    bool received = zmq_msg_recv(&part, handle, ZMQ_DONTWAIT) >= 0;
+    bool received = zmq_msg_recv(&part, wire->monitor, ZMQ_DONTWAIT) >= 0;
     if (received)
         memcpy(ret_event, zmq_msg_data(&part), sizeof *ret_event);
-    while (received && zmq_msg_more(&part) && zmq_msg_recv(&part, handle, ZMQ_DONTWAIT) >= 0)
+    while (received && zmq_msg_more(&part) && zmq_msg_recv(&part, wire->monitor, ZMQ_DONTWAIT) >= 0)
         ;
     zmq_msg_close(&part);
     return received;
