@@ -104,7 +104,7 @@ static const char *why_of(enum fault fault)
     case FAULT_TOO_LARGE:
         return "the answer is too large";
     case FAULT_NOMEM:
-        return "no memory for the call";
+        return "no memory or no descriptor left for the call";
     default:
         return "the call could not be made";
     }

@@ -3,6 +3,7 @@
 #include "worker/transfer.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@ struct transfer {
     struct transfer_hooks hooks;
     size_t answer_max, answer_bytes, head_bytes, heads_bytes;
     bool added, sent, answered, again, head_told;
+    bool starved; /* no descriptor or no memory for a socket: ours, not the provider's */
     enum fault stopped; /* why we made curl stop */
     struct curl_slist headers[TRANSFER_HEADERS + 1];
     char error[CURL_ERROR_SIZE];
@@ -91,9 +93,10 @@ static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *
 
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
-    struct transfers *transfers = arg;
+    struct transfer *transfer = arg;
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-    transfers->open_count += fd >= 0;
+    transfer->transfers->open_count += fd >= 0;
+    transfer->starved |= fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM);
     return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
@@ -232,7 +235,7 @@ static enum fault fault_of(const struct transfer *transfer, CURLcode code)
     case CURLE_COULDNT_RESOLVE_HOST:
         return FAULT_RESOLVE;
     case CURLE_COULDNT_CONNECT:
-        return FAULT_CONNECT;
+        return transfer->starved ? FAULT_NOMEM : FAULT_CONNECT;
     case CURLE_OPERATION_TIMEDOUT: /* only the connect clock is set in curl */
         return FAULT_CONNECT;
     case CURLE_SSL_CONNECT_ERROR:
@@ -321,7 +324,7 @@ static enum err prepare(struct transfer *transfer, const struct transfer_request
     SET(WRITEFUNCTION, take_body);
     SET(WRITEDATA, transfer);
     SET(OPENSOCKETFUNCTION, open_socket);
-    SET(OPENSOCKETDATA, transfers);
+    SET(OPENSOCKETDATA, transfer);
     SET(CLOSESOCKETFUNCTION, close_socket);
     SET(CLOSESOCKETDATA, transfers);
     if (transfers->options.ca_file)
