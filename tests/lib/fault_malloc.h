@@ -1,9 +1,10 @@
-/* Memory that runs out when a test says so: the program that includes this, in one file, has its own malloc, calloc and realloc in front of
- * the library's (or the sanitizer's). */
+/* Memory that runs out when a test says so: the program that includes this, in one file, has its own malloc, calloc and realloc
+ * in front of the library's (or the sanitizer's). */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 #ifdef __SANITIZE_ADDRESS__
 #define FAULT_REAL(name) __interceptor_##name
@@ -41,6 +42,15 @@ static bool fault_now(void)
     return true;
 }
 
-void *malloc(size_t bytes) { return fault_now() ? NULL : FAULT_REAL(malloc)(bytes); }
-void *calloc(size_t count, size_t bytes) { return fault_now() ? NULL : FAULT_REAL(calloc)(count, bytes); }
-void *realloc(void *p, size_t bytes) { return fault_now() ? NULL : FAULT_REAL(realloc)(p, bytes); }
+void *malloc(size_t bytes)
+{
+    return fault_now() ? NULL : FAULT_REAL(malloc)(bytes);
+}
+void *calloc(size_t count, size_t bytes)
+{
+    return fault_now() ? NULL : FAULT_REAL(calloc)(count, bytes);
+}
+void *realloc(void *p, size_t bytes)
+{
+    return fault_now() ? NULL : FAULT_REAL(realloc)(p, bytes);
+}

@@ -342,17 +342,29 @@ void script_free(struct script **script)
     free(t);
 }
 
+static void check(struct script *t, const struct input *in)
+{
+    const char *wrong = t->quiet ? NULL : sched_check(t->sched);
+    if (!wrong)
+        return;
+    fprintf(stderr, "script: after input %d at %" PRId64 ": %s\n%s", in->type, t->now, wrong, t->text ? t->text : "");
+    abort();
+}
+
 void script_step(struct script *t, struct input *in)
 {
-    must(sched_step(t->sched, t->now, in, &t->effects) == ERR_OK, "no memory");
+    if (t->before)
+        t->before();
+    enum err e = sched_step(t->sched, t->now, in, &t->effects);
+    bool short_of_memory = t->after && t->after();
+    check(t, in);
     take_effects(t);
-    if (t->quiet)
-        return;
-    const char *wrong = sched_check(t->sched);
-    if (wrong) {
-        fprintf(stderr, "script: after input %d at %" PRId64 ": %s\n%s", in->type, t->now, wrong, t->text ? t->text : "");
-        abort();
+    if (e && short_of_memory) {
+        e = sched_step(t->sched, t->now, in, &t->effects);
+        check(t, in);
+        take_effects(t);
     }
+    must(e == ERR_OK, "no memory");
 }
 
 void tick(struct script *t)

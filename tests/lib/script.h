@@ -34,7 +34,10 @@ struct script {
     uint64_t seen_job;       /* JOB effects since the start, quiet or not */
     struct msg_job last_job; /* its texts are not valid any more */
     peer_number last_worker;
-    const char *from, *tenant;                            /* see script_as */
+    const char *from, *tenant; /* see script_as */
+    void (*before)(
+        void); /* called around sched_step; `after` tells whether memory ran out in it, and then the input is given again */
+    bool (*after)(void);
     void (*each)(void *arg, const struct effect *effect); /* sees every effect, quiet or not */
     void *arg;
 };
