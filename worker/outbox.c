@@ -190,15 +190,17 @@ static void send_progress(struct outbox *outbox)
 
 /* ---- outcomes ---- */
 
+/* A message may hold words from the network (a certificate's names); one that no frame takes would hold up all that follow. */
 static enum err send_outcome(struct outbox *outbox, const struct run *run)
 {
+    char message[PROTO_EVIDENCE_BYTES];
     struct msg_outcome fields = {
         .id = run->id,
         .fence = run->fence,
         .kind = (uint8_t)run->kind,
         .http_status = (uint16_t)run->http_status,
         .retry_after_ms = (uint64_t)run->retry_after_ms,
-        .message = span_str(run->message),
+        .message = frame_text_fit(message, sizeof message, span_str(run->message)),
         .usage = run->usage,
         .connect_ms = run->connect_ms,
         .first_token_ms = run->first_token_ms,

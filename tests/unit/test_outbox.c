@@ -40,7 +40,8 @@ enum err link_send(struct link *link, enum message message, const void *fields, 
         assert_int_equal(sum, blob_span(body).len);
         assert_int_equal(blob_span(body).data[sum - 1], '\n'); /* whole lines only */
     } else if (message == MESSAGE_OUTCOME) {
-        json_printf(&fake.said, "O%d ", ((const struct msg_outcome *)fields)->id.bytes[15]);
+        const struct msg_outcome *outcome = fields;
+        json_printf(&fake.said, "O%d%.*s ", outcome->id.bytes[15], SPAN_ARG(outcome->message));
     } else if (message == MESSAGE_PROGRESS) {
         const struct msg_progress *progress = fields;
         for (uint32_t i = 0; i < progress->items_count; i++)
@@ -195,6 +196,16 @@ static void what_the_link_does_not_take_is_said_later_in_the_same_order(void **s
     expect("O1 ");
 }
 
+/* What TEXT does not take would be refused by the link for ever, and all outcomes behind it wait. */
+static void words_of_others_are_made_to_fit(void **state)
+{
+    runs[1].message = strdup("CN \xff\x1b[1m");
+    end(&runs[1]);
+    outbox_turn(outbox);
+    expect("O1CN ??[1m ");
+    free(TAKE(runs[1].message));
+}
+
 static void without_a_session_only_the_logs_go_on(void **state)
 {
     outbox_watch(outbox, &runs[1], true, 0);
@@ -295,6 +306,7 @@ int main(void)
         TEST(nothing_of_unwatched_runs_is_sent),
         TEST(the_last_events_leave_before_the_outcome),
         TEST(what_the_link_does_not_take_is_said_later_in_the_same_order),
+        TEST(words_of_others_are_made_to_fit),
         TEST(without_a_session_only_the_logs_go_on),
         TEST(a_frame_has_a_bound_and_whole_lines),
         TEST(a_later_watcher_takes_nothing_from_an_earlier_one),
