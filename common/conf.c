@@ -597,6 +597,21 @@ void conf_free(struct conf **conf)
     free(c);
 }
 
+static uint64_t hash_text(uint64_t hash, const char *text)
+{
+    for (size_t i = 0, len = strlen(text); i <= len; i++)
+        hash = (hash ^ (uint8_t)text[i]) * 0x100000001b3u;
+    return hash;
+}
+
+uint64_t conf_deployment_hash(const struct conf_deployment *deployment)
+{
+    uint64_t hash = hash_text(0xcbf29ce484222325u, deployment->name);
+    hash = hash_text(hash, deployment->provider);
+    hash = hash_text(hash, deployment->model);
+    return hash_text(hash, deployment->credential);
+}
+
 char *conf_state_path(const struct conf *conf, const char *name)
 {
     const char *dir = conf->quern.state_dir;

@@ -76,6 +76,10 @@ struct conf_fault {
 MUST_USE enum err conf_load(const char *const *paths, size_t count, struct conf **ret_conf, struct conf_fault *fault);
 void conf_free(struct conf **conf);
 
+/* Over what broker and worker must agree on before a job is sent: name, provider, model and the credential's name. FNV-1a, 64
+ * bits, over the four texts in this order, each with its NUL; both sides put it into frames, so it never changes. */
+uint64_t conf_deployment_hash(const struct conf_deployment *deployment);
+
 /* The longest path that a unix socket may have; and the longest socket in state_dir, which must fit. */
 #define CONF_SOCKET_PATH_MAX 107
 #define CONF_SOCKET_LONGEST  "monitor.sock"

@@ -4,23 +4,6 @@
 
 #include "common/log.h"
 
-/* FNV-1a, 64 bits, over each text and its NUL. */
-static uint64_t hash_text(uint64_t hash, const char *text)
-{
-    for (size_t i = 0, len = strlen(text); i <= len; i++)
-        hash = (hash ^ (uint8_t)text[i]) * 0x100000001b3u;
-    return hash;
-}
-
-uint64_t deployment_hash(const struct conf_deployment *row)
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-    hash = hash_text(hash, row->name);
-    hash = hash_text(hash, row->provider);
-    hash = hash_text(hash, row->model);
-    return hash_text(hash, row->credential);
-}
-
 static const struct conf_credential *find_credential(const struct conf *conf, const char *name)
 {
     for (unsigned i = 0; i < conf->credentials_count; i++)
@@ -90,7 +73,7 @@ static enum err load(const struct conf *conf, const struct conf_deployment *row,
                      const char **ret_why)
 {
     *deployment = (struct deployment){
-        .name = row->name, .model = row->model, .provider = provider_find(row->provider), .hash = deployment_hash(row)};
+        .name = row->name, .model = row->model, .provider = provider_find(row->provider), .hash = conf_deployment_hash(row)};
     *ret_why = deployment->provider ? NULL : "there is no such provider";
     bool network = deployment->provider && deployment->provider->build;
     return network ? reach(conf, row, deployment, ret_why) : ERR_OK;

@@ -11,17 +11,13 @@ struct deployment {
     const struct provider *provider;
     char *base_url;                  /* without a slash at its end; NULL for an adapter without a network */
     struct secret *key, *key_header; /* NULL: no key is sent */
-    uint64_t hash;
+    uint64_t hash; /* conf_deployment_hash */
 };
 
 struct deployments {
     struct deployment *list;
     size_t count;
 };
-
-/* Over what broker and worker must agree on: name, provider, model and the credential's name. The broker computes the same
- * (FNV-1a, 64 bits, over the four texts in this order, each with its NUL). */
-uint64_t deployment_hash(const struct conf_deployment *row);
 
 /* conf is lent until deployments_free. ERR_NOMEM. */
 MUST_USE enum err deployments_load(const struct conf *conf, struct deployments *ret_deployments);

@@ -303,9 +303,9 @@ static void a_write_is_found_by_its_number(void **state)
 static void broker_and_worker_hash_a_deployment_alike(void **state)
 {
     struct conf_deployment row = {.name = "n", .provider = "openai", .model = "m", .credential = ""};
-    assert_true(settings_hash(&row) == deployment_hash(&row));
+    assert_true(settings_hash(&row) == conf_deployment_hash(&row));
     row.credential = "c";
-    assert_true(settings_hash(&row) == deployment_hash(&row));
+    assert_true(settings_hash(&row) == conf_deployment_hash(&row));
 }
 
 static void a_route_to_nowhere_is_refused(void **state)

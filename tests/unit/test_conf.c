@@ -697,6 +697,18 @@ static void test_options(void **state)
     expect_printed((char *[]){"more", NULL}, 2, false, 2, "there is no argument \"more\"");
 }
 
+static void test_deployment_hash(void **state)
+{
+    struct conf_deployment row = {
+        .name = (char *)"a", .provider = (char *)"b", .model = (char *)"c", .credential = (char *)"d"};
+    uint64_t hash = conf_deployment_hash(&row);
+    assert_true(hash == 0xcb77c06e71890621u); /* FNV-1a 64 over "a\0b\0c\0d\0": what peers of other versions send */
+    row.concurrency = 7;
+    assert_true(conf_deployment_hash(&row) == hash);
+    row.model = (char *)"";
+    assert_true(conf_deployment_hash(&row) != hash);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
@@ -722,6 +734,7 @@ int main(void)
         TEST(test_the_dump_reads_back_the_same),
         TEST(test_empty_lists_stay_empty_in_the_dump),
         TEST(test_systemd_quern_yaml),
+        TEST(test_deployment_hash),
         TEST(test_endpoints),
         TEST(test_state_dir_leaves_room_for_sockets),
         TEST(test_redis_options),

@@ -87,24 +87,11 @@ static void what_lacks_something_is_left_out(void **state)
     deployments_free(&deployments);
 }
 
-static void the_hash_is_over_name_provider_model_and_credential(void **state)
-{
-    struct conf_deployment row = {
-        .name = (char *)"a", .provider = (char *)"b", .model = (char *)"c", .credential = (char *)"d"};
-    uint64_t hash = deployment_hash(&row);
-    assert_true(hash == 0xcb77c06e71890621u); /* FNV-1a 64 over "a\0b\0c\0d\0": the broker's must be the same */
-    row.concurrency = 7;
-    assert_true(deployment_hash(&row) == hash);
-    row.model = (char *)"";
-    assert_true(deployment_hash(&row) != hash);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_that_is_whole),
         cmocka_unit_test(what_lacks_something_is_left_out),
-        cmocka_unit_test(the_hash_is_over_name_provider_model_and_credential),
     };
     log_start("test");
     return cmocka_run_group_tests(tests, make_key, remove_key);

@@ -21,6 +21,7 @@
 #include "worker/worker.h"
 
 #define DEADLINE_MS 15000
+#define BEAT_MS     200 /* three in silence end a session, which no pause of a busy machine may do */
 #define SEEN_MAX    64
 
 /* What the broker has seen of one outcome frame. */
@@ -100,7 +101,7 @@ static void welcome(const struct msg_hello *hello)
     }
     say(MESSAGE_WELCOME,
         &(struct msg_welcome){
-            .heartbeat_ms = 50, .lease_ms = 15000, .verdicts = world.verdicts, .verdicts_count = world.verdicts_count});
+            .heartbeat_ms = BEAT_MS, .lease_ms = 15000, .verdicts = world.verdicts, .verdicts_count = world.verdicts_count});
 }
 
 static void copy(char *out, size_t size, struct span text)
@@ -416,7 +417,7 @@ static void hello_says_what_it_offers(void **state)
     assert_string_equal(world.served, "echo");
     struct conf_deployment row = {
         .name = (char *)"echo", .provider = (char *)"echo", .model = (char *)"", .credential = (char *)""};
-    assert_int_equal(world.served_hash, deployment_hash(&row));
+    assert_int_equal(world.served_hash, conf_deployment_hash(&row));
 }
 
 static void a_job_is_called_once_and_its_outcome_acknowledged_once(void **state)
