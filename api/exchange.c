@@ -100,13 +100,11 @@ void exchange_fail(struct exchange *x, const struct fault *f)
 {
     struct json_out body = {0};
     int status = err_http_status(f->error);
+    struct reply reply = {.status = status, .retry_after_ms = f->retry_after_ms, .final = is_final(status)};
     exchange_error_body(x, f, &body);
-    exchange_reply(x, &(struct reply){
-                          .status = status,
-                          .body = body.failed ? (struct span){0} : span_of(body.data, body.len),
-                          .retry_after_ms = f->retry_after_ms,
-                          .final = is_final(status),
-                      });
+    if (!body.failed)
+        reply.body = span_of(body.data, body.len);
+    exchange_reply(x, &reply);
     json_out_done(&body);
 }
 

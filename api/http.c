@@ -49,11 +49,6 @@ static bool is_digit(uint8_t c)
     return c >= '0' && c <= '9';
 }
 
-static bool is_blank(uint8_t c)
-{
-    return c == ' ' || c == '\t';
-}
-
 int http_hex(uint8_t c)
 {
     if (is_digit(c))
@@ -73,15 +68,6 @@ bool http_same(struct span a, const char *expected)
         if (!expected[i] || lower(a.data[i]) != (uint8_t)expected[i])
             return false;
     return expected[a.len] == '\0';
-}
-
-static struct span span_trim(struct span s)
-{
-    while (s.len && is_blank(s.data[0]))
-        s = span_of(s.data + 1, s.len - 1);
-    while (s.len && is_blank(s.data[s.len - 1]))
-        s.len--;
-    return s;
 }
 
 /* --- the request line (RFC 9112 section 3) --- */

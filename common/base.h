@@ -44,6 +44,15 @@ static inline bool span_equal(struct span a, struct span b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
+/* Without the blanks (space, tab) around it. */
+static inline struct span span_trim(struct span s)
+{
+    while (s.len && (s.data[0] == ' ' || s.data[0] == '\t'))
+        s = span_of(s.data + 1, s.len - 1);
+    while (s.len && (s.data[s.len - 1] == ' ' || s.data[s.len - 1] == '\t'))
+        s.len--;
+    return s;
+}
 static inline bool span_is(struct span a, const char *s) { return span_equal(a, span_str(s)); }
 
 /* printf("%.*s", SPAN_ARG(s)) */

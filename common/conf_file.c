@@ -169,10 +169,11 @@ static enum err note_line(struct walk *w, const char *setting)
         f->lines = grown;
         f->lines_size = size;
     }
-    char *copy = strdup(setting);
-    if (!copy)
+    struct line *line = &f->lines[f->lines_len];
+    *line = (struct line){.setting = strdup(setting), .line = (unsigned)event_line(w)};
+    if (!line->setting)
         return ERR_NOMEM;
-    f->lines[f->lines_len++] = (struct line){copy, (unsigned)event_line(w)};
+    f->lines_len++;
     return ERR_OK;
 }
 
@@ -451,16 +452,16 @@ static enum err read_all(int fd, uint8_t *out, size_t size, size_t *ret_len)
 
 enum err conf_file_read(const char *path, struct conf_file **ret_file, struct conf_fault *fault)
 {
-    AUTO(release_bytes) uint8_t *bytes = malloc(CONF_FILE_MAX + 1);
-    if (!bytes)
-        return ERR_NOMEM;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return refuse(fault, path, 0, "the file cannot be opened: %s", strerror(errno));
     size_t len = 0;
-    enum err e = read_all(fd, bytes, CONF_FILE_MAX + 1, &len);
+    AUTO(release_bytes) uint8_t *bytes = malloc(CONF_FILE_MAX + 1);
+    enum err e = bytes ? read_all(fd, bytes, CONF_FILE_MAX + 1, &len) : ERR_NOMEM;
     int why = errno;
     close(fd);
+    if (e == ERR_NOMEM)
+        return e;
     if (e)
         return refuse(fault, path, 0, "the file cannot be read: %s", strerror(why));
     return conf_file_scan(path, span_of(bytes, len), ret_file, fault);

@@ -720,7 +720,7 @@ bool json_int(const cJSON *item, int64_t *ret_value)
 {
     if (cJSON_IsNumber(item)) {
         double value = item->valuedouble;
-        if (!(value >= -0x1p63 && value < 0x1p63) || value != floor(value))
+        if (!(value >= -9223372036854775808.0 && value < 9223372036854775808.0) || value != floor(value))
             return false;
         *ret_value = (int64_t)value;
         return true;

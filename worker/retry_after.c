@@ -10,15 +10,6 @@ static bool digit(uint8_t c)
     return c >= '0' && c <= '9';
 }
 
-static struct span trim(struct span s)
-{
-    while (s.len && (s.data[0] == ' ' || s.data[0] == '\t'))
-        s = span_of(s.data + 1, s.len - 1);
-    while (s.len && (s.data[s.len - 1] == ' ' || s.data[s.len - 1] == '\t'))
-        s.len--;
-    return s;
-}
-
 /* digits ["." digits] times `unit`, rounded up and held at the maximum; −1: not of this form. */
 static msec number(struct span text, msec unit)
 {
@@ -55,14 +46,14 @@ static time_t date_of(struct span text)
 
 msec retry_after_read(struct span in_ms, struct span header, struct span date, msec wall_ms)
 {
-    msec asked = number(trim(in_ms), 1);
+    msec asked = number(span_trim(in_ms), 1);
     if (asked >= 0)
         return asked;
-    header = trim(header);
+    header = span_trim(header);
     asked = number(header, 1000);
     if (asked >= 0)
         return asked;
-    time_t until = date_of(header), said_at = date_of(trim(date));
+    time_t until = date_of(header), said_at = date_of(span_trim(date));
     if (until < 0)
         return 0;
     time_t from = said_at >= 0 ? said_at : (time_t)(wall_ms / 1000);

@@ -20,12 +20,13 @@ handler handle_health;
 handler handle_stats;
 
 /* query.c: what a query may hold. Each parameter at most once, none but those named. */
+#define QUERY_VALUE_BYTES 64
 struct query_param {
     const char *name;
-    char value[64]; /* decoded; "" when absent */
+    char value[QUERY_VALUE_BYTES]; /* decoded; "" when absent */
     bool given;
 };
-/* false: x was answered with what is wrong. */
+/* params: NULL for a route without any. false: x was answered with what is wrong. */
 bool query_read(struct exchange *x, struct span query, struct query_param *params, size_t count);
 /* `wait`: its length, at most api.wait_max_ms; 0 when absent. false: x was answered. */
 bool query_wait(struct api *api, struct exchange *x, const struct query_param *param, msec *ret_wait_ms);

@@ -9,7 +9,7 @@ static void refuse(struct exchange *x, enum err e, const char *param, const char
 
 static struct query_param *find(struct query_param *params, size_t count, struct span name)
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; params && i < count; i++)
         if (span_is(name, params[i].name))
             return &params[i];
     return NULL;
@@ -17,7 +17,7 @@ static struct query_param *find(struct query_param *params, size_t count, struct
 
 static bool read_one(struct exchange *x, struct query_param *params, size_t count, struct span name, struct span value)
 {
-    uint8_t text[sizeof params->value];
+    uint8_t text[QUERY_VALUE_BYTES];
     size_t len = 0;
     if (name.len < sizeof text && http_unescape(name, true, text, &len)) {
         exchange_fail_with(x, ERR_BAD_REQUEST);

@@ -13,9 +13,7 @@ static bool is_json(const struct http_head *head)
     const uint8_t *semicolon = type.len ? memchr(type.data, ';', type.len) : NULL;
     if (semicolon)
         type.len = (size_t)(semicolon - type.data);
-    while (type.len && (type.data[type.len - 1] == ' ' || type.data[type.len - 1] == '\t'))
-        type.len--;
-    return http_same(type, "application/json");
+    return http_same(span_trim(type), "application/json");
 }
 
 static void refuse(struct exchange *x, enum err e, const struct spec_fault *fault)
