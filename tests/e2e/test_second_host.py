@@ -1,6 +1,7 @@
 """Workers on another host: CURVE over TCP, listed keys only (S10)."""
 
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -40,6 +41,7 @@ class Host:
     def stop(self):
         self.process.terminate()
         self.process.wait(20)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 @pytest.fixture()
