@@ -103,6 +103,9 @@ build-fuzz/fuzz_%: build-fuzz/tests/fuzz/fuzz_%.o build-fuzz/libfuzz.a
 
 fuzzers: $(FUZZERS) ## build every fuzzer
 
+$(BUILD)/bench-core: $(BUILD)/tests/bench/core.o $(BUILD)/libcore.a $(SHARED)
+	$(LINK) -o $@ $^ $(PKG_LIBS)
+
 $(BUILD)/bench-load: tests/bench/load.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 -D_GNU_SOURCE -O2 -Wall -Wextra -o $@ $<

@@ -102,8 +102,17 @@ static void routes_number(struct route *routes, const struct sched_settings *set
         }
 }
 
+/* Flows know routes by their row. */
+static bool same_names(const struct sched *s, const struct route *routes, uint32_t count)
+{
+    bool same = count == s->routes_count;
+    for (uint32_t i = 0; same && i < count; i++)
+        same = routes[i].name == s->routes[i].name;
+    return same;
+}
+
 /* Everything or nothing: routes are made before deployments are changed, and get their bits afterwards. */
-static enum err settings_take(struct sched *s, const struct sched_settings *settings)
+static enum err settings_take(struct sched *s, const struct sched_settings *settings, bool *ret_moved)
 {
     uint8_t bits[ROSTER_DEPLOYMENTS] = {0};
     struct route *routes;
@@ -116,6 +125,7 @@ static enum err settings_take(struct sched *s, const struct sched_settings *sett
         return e;
     }
     routes_number(routes, settings, bits);
+    *ret_moved = s->ready.head_start_ms != settings->head_start_ms || !same_names(s, routes, settings->routes_count);
     routes_free(&s->names, &s->routes, s->routes_count);
     s->routes = routes;
     s->routes_count = settings->routes_count;
@@ -128,26 +138,43 @@ static enum err settings_take(struct sched *s, const struct sched_settings *sett
     return ERR_OK;
 }
 
-/* Routes may lead elsewhere now: everybody finds their flow and their group again, in the order they had. What was excluded may serve
- * again: a credential that was refused is what settings are changed for. */
+/* Takes jobs out of their flows, in order, so that they fill the lanes of the next in order. */
+static void lift_jobs(struct sched *s, bool all, struct list *jobs)
+{
+    struct flow *flow, *next;
+    HASH_ITER(hh, s->ready.flows, flow, next)
+    {
+        if (!all && !flow->key.outlet->key.need.excluded)
+            continue;
+        for (uint64_t left = flow->count; left; left--) { /* the flow goes with its last */
+            struct job *job = flow->head;
+            ready_remove(&s->ready, job);
+            list_push_back(jobs, &job->place);
+        }
+    }
+}
+
+/* Who waited for a row that is another now finds a flow again, in the order there was. What was excluded may serve again: a credential that
+ * was refused is what settings are changed for. Everybody else stays where he is: an outlet reads its route's deployments anew. */
 static enum err on_settings(struct sched *s, const struct sched_settings *settings)
 {
-    enum err e = settings_take(s, settings);
+    bool moved;
+    struct list jobs;
+    enum err e = settings_take(s, settings, &moved);
     if (e)
         return e;
-    for (size_t b = 0; b < s->jobs.size; b++)
-        for (struct job *job = s->jobs.buckets[b]; job; job = job->chain) {
-            if (job->flow)
-                ready_remove(&s->ready, job);
-            if (job->past->excluded)
-                job->past->excluded = 0;
-        }
-    if (roster_place_all(&s->roster) == ERR_NOMEM)
-        sched_again(s);
+    list_init(&jobs);
+    lift_jobs(s, moved, &jobs);
     for (size_t b = 0; b < s->jobs.size; b++)
         for (struct job *job = s->jobs.buckets[b]; job; job = job->chain)
-            if (job->state == STATE_PENDING && !job->scheduled && !job->ending)
-                job_wait(s, job);
+            if (job->past->excluded)
+                job->past->excluded = 0;
+    if (roster_place_all(&s->roster) == ERR_NOMEM)
+        sched_again(s);
+    for (struct list *node; (node = list_first(&jobs));) {
+        list_remove(node);
+        job_wait(s, CONTAINER_OF(node, struct job, place));
+    }
     s->reopen = true;
     return ERR_OK;
 }
@@ -169,7 +196,8 @@ struct sched *sched_new(const struct sched_settings *settings, uint64_t seed)
     deadline_init(&s->deadlines);
     ready_init(&s->ready, settings->head_start_ms, settings->class_weight);
     roster_init(&s->roster);
-    if (settings_take(s, settings))
+    bool ignored;
+    if (settings_take(s, settings, &ignored))
         sched_free(&s);
     return s;
 }
