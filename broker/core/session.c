@@ -100,17 +100,16 @@ static bool is_held(const struct msg_hello *hello, const struct lease *lease)
 }
 
 /* Leases of this worker that its HELLO does not list: the JOB never arrived, or the run was dropped as told. Those of jobs that have ended
- * are over in any case: listed, they were just told to abort. */
+ * are over: listed, they were just told to abort, unless that must still wait. */
 static void settle_missing(struct sched *s, struct worker *worker, const struct msg_hello *hello)
 {
     struct list *node, *next;
     LIST_EACH_SAFE (node, next, &worker->leases) {
         struct lease *lease = CONTAINER_OF(node, struct lease, node);
-        if (!lease->job) {
+        bool held = is_held(hello, lease), over = !lease->job;
+        if (over && !(held && lease->after > s->stored))
             lease_free(s, lease);
-            continue;
-        }
-        if (is_held(hello, lease))
+        if (over || held)
             continue;
         if (lease->job->ending)
             lease_lapse(s, lease->job, false);
@@ -135,7 +134,20 @@ static enum err reserve_verdicts(struct sched *s, const struct msg_hello *hello)
     struct rec_verdict *list = realloc(s->verdicts, MAX(hello->held_count, 1u) * sizeof *list);
     if (list)
         s->verdicts = list;
-    return list ? ERR_OK : ERR_NOMEM;
+    return list ? effects_reserve(s->out, hello->held_count + 96) : ERR_NOMEM;
+}
+
+/* A run whose job has ended, and not yet for all to see: it goes on until that is stored. */
+static bool stops_later(struct sched *s, const struct worker *worker, const struct rec_held *held)
+{
+    struct lease *lease = lease_find(s, worker, &held->id, held->fence);
+    if (!lease || lease->job || lease->after <= s->stored)
+        return false;
+    struct effect *effect = effects_add(s->out, EFFECT_CANCEL_RUN);
+    effect->peer = worker->peer;
+    effect->after = lease->after;
+    effect->cancel_run = (struct msg_cancel_run){.id = held->id, .fence = held->fence};
+    return true;
 }
 
 static void judge(struct sched *s, struct worker *worker, const struct msg_hello *hello)
@@ -145,8 +157,10 @@ static void judge(struct sched *s, struct worker *worker, const struct msg_hello
         const struct rec_held *held = &hello->held[i];
         struct lease *lease = claimed(s, worker, held);
         list[i] = (struct rec_verdict){.id = held->id, .fence = held->fence, .verdict = VERDICT_ABORT};
-        if (!lease)
+        if (!lease) {
+            list[i].verdict = stops_later(s, worker, held) ? VERDICT_KEEP : VERDICT_ABORT;
             continue;
+        }
         adopt(s, worker, lease);
         lease->token_watch = watch_tokens(lease->job);
         list[i].verdict = lease->token_watch ? VERDICT_REPLAY : VERDICT_KEEP;
@@ -222,7 +236,7 @@ static enum err renew(struct sched *s, struct worker *worker, const struct msg_h
             lease->heard = true;
         if (mine && lease->job)
             lease->expires_at = s->now + s->settings.lease_ms;
-        else
+        else if (!mine || lease->after <= s->stored) /* else its CANCEL_RUN waits for the same commit */
             drops[(*ret_drops)++] = *said;
     }
     struct list *node, *next;

@@ -76,14 +76,35 @@ static void a_worker_back_in_time_keeps_its_runs(void **state)
     expect(t, "#10 save ended b cancelled cancelled [w] for 3600000", "#11 drop body b",
            "answer api b cancelled progress 10 calls 1 @11");
 
+    stored_to(t, 11);
+
     /* a goes on, b has ended meanwhile, the JOB of c never left */
     worker(t, "w", .slots = 3, .held = {{"a", 1}, {"b", 2}});
-    expect(t, "#12 save job c pending 3", "welcome w a keep b abort", "#13 save job c processing 4",
-           "job w c 4 call 1 echo c @13");
+    expect(t, "#12 save job c pending 3", "welcome w a keep b abort", "#13 save job c processing 4", "job w c 4 call 1 echo c @13");
     script_at(t, 5000);
     expect(t);
     outcome(t, "w", "a", 1);
     expect(t, "#14 save ended a completed result ok [w] for 3600000", "#15 drop body a", "release w a 1 @15");
+}
+
+static void nobody_learns_of_a_cancel_before_it_is_stored(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    submit(t, "a");
+    stored(t);
+    cancel(t, "a");
+    script_scene(t);
+    beat(t, "w", 1, {"a", 1});
+    expect(t, "beat w workers 1");
+    gone(t, "w");
+    worker(t, "w", .slots = 1, .held = {{"a", 1}});
+    expect(t, "cancel w a 1 @5", "welcome w a keep");
+    stored(t);
+    beat(t, "w", 1, {"a", 1});
+    expect(t, "beat w workers 1 drop a");
+    outcome(t, "w", "a", 1, .kind = KIND_CANCELLED);
+    expect(t, "release w a 1 @5");
 }
 
 static void at_most_eight_suspects_share_a_child(void **state)
@@ -233,6 +254,7 @@ int main(void)
         cmocka_unit_test(a_dead_workers_job_is_charged_a_crash),
         cmocka_unit_test(who_says_goodbye_is_not_charged),
         cmocka_unit_test(a_worker_back_in_time_keeps_its_runs),
+        cmocka_unit_test(nobody_learns_of_a_cancel_before_it_is_stored),
         cmocka_unit_test(at_most_eight_suspects_share_a_child),
         cmocka_unit_test(a_poisonous_job_ends_in_the_one_slot_child),
         cmocka_unit_test(a_job_that_could_not_be_sent_goes_back_uncharged),
