@@ -47,7 +47,7 @@ enum input_type {
 
     /* -- from api -- */
     INPUT_SUBMIT,   /* peer, submit, body */
-    INPUT_WITHDRAW, /* peer, withdraw */
+    INPUT_WITHDRAW, /* peer, withdraw. Without effect once another submit has been answered with the job */
     INPUT_CANCEL,   /* peer, cancel (peer may be a monitor's) */
     INPUT_FORGET,   /* peer, forget */
     INPUT_ASK,      /* peer, ask */
@@ -66,14 +66,14 @@ enum input_type {
     INPUT_STORED,  /* stored: every write up to this number is in the store */
     INPUT_STALL,   /* the store is behind: refuse submits, dispatch nothing */
     INPUT_FLOW,    /* it is well again */
-    INPUT_FOUND,   /* found */
+    INPUT_FOUND,   /* found. A body of another length than the job's counts as absent */
     INPUT_ABSENT,  /* absent: the store is current and has no such key */
     INPUT_UNKNOWN, /* absent: the lookup could not be answered; whoever waits gets store_unavailable */
     INPUT_REWRITE, /* rewrite: the store is an older data set the ring cannot heal: save every live job anew under this epoch */
 
     /* -- operators -- */
     INPUT_PAUSE,    /* pause: a tenant's or queue's jobs start no more, or again */
-    INPUT_SETTINGS, /* settings: new limits, deployments and routes */
+    INPUT_SETTINGS, /* settings: new limits, deployments and routes; ERR_LIMIT: too many deployments, nothing has changed */
 
     /* -- time -- */
     INPUT_TICK, /* nothing but the time: due deadlines fire (they fire before any other input too) */
@@ -135,7 +135,7 @@ enum effect_type {
     EFFECT_EVENT,         /* event, body: TOKEN's lines. For ENDED of a stored job, save = the number of its SAVE_ENDED: the port
                              appends the packed record that the store made of it; for an ephemeral job `ended` and parts follow */
     EFFECT_JOB,           /* job, body: the request (already without the display part) at [body_from, body_from + body_len) */
-    EFFECT_CANCEL_RUN,    /* cancel_run */
+    EFFECT_CANCEL_RUN,    /* cancel_run. Not given for a worker that is away: it is told when it comes back */
     EFFECT_WATCH_RUN,     /* watch_run */
     EFFECT_OUTCOME_ACK,   /* outcome_ack: one lease; the port gathers them per turn */
 

@@ -52,7 +52,8 @@ void sched_free(struct sched **sched);
  * in    lent for this call; what the core keeps, it copies.
  * out   gains effects in the order they must be carried out; the caller clears it between steps.
  * Everything a peer may send wrong is answered by an effect or counted, never an error.
- * ERR_NOMEM: no memory; the input has changed nothing. Deadlines that fired before it was looked at stand: carry out what `out` has. */
+ * ERR_NOMEM: no memory; the input has changed nothing and may be given again. ERR_LIMIT: SETTINGS name more deployments than there is room for;
+ * nothing has changed. On either, deadlines that fired before it was looked at stand: carry out what `out` has. */
 MUST_USE enum err sched_step(struct sched *sched, msec now, const struct input *in, struct effects *out);
 
 /* When INPUT_TICK is due next, in core time; MSEC_NEVER: not before another input. */
