@@ -340,10 +340,6 @@ uint64_t store_stored(const struct store *s)
 {
     return s->stored_number;
 }
-bool store_is_full(const struct store *s)
-{
-    return s->fit.full;
-}
 bool store_is_settled(const struct store *s)
 {
     return !s->ring.unstored && (!s->open || !s->open->writes);
@@ -371,6 +367,6 @@ void store_stats(const struct store *s, struct store_stats *ret_stats)
     ret_stats->ring_bytes = s->ring.bytes;
     ret_stats->redis_bytes = s->fit.bytes;
     ret_stats->redis_bytes_max = s->fit.bytes_max;
-    ret_stats->store_full = s->fit.full;
+    ret_stats->store_full = store_is_full(s);
     ret_stats->store_stalled = store_is_stalled(s);
 }

@@ -117,6 +117,17 @@ static uint64_t number(struct span text)
     return strtoull(copy, NULL, 10);
 }
 
+static bool is_full(const struct fitness *fit, uint64_t more)
+{
+    return fit->bytes_max && fit->bytes + more >= fit->bytes_max / 10 * 8;
+}
+
+/* Redis is asked every second; what was sent since counts as it is. */
+bool store_is_full(const struct store *s)
+{
+    return is_full(&s->fit, s->stats.commit_bytes - s->fit.sent_bytes + (s->open ? s->open->bytes : 0));
+}
+
 /* What is not counted for eviction (replication and AOF buffers) is not counted against maxmemory either. */
 static void read_memory(struct fitness *fit, struct span info)
 {
@@ -124,7 +135,7 @@ static void read_memory(struct fitness *fit, struct span info)
     struct span policy = info_value(info, "maxmemory_policy");
     fit->bytes = used - MIN(apart, used);
     fit->bytes_max = number(info_value(info, "maxmemory"));
-    fit->full = fit->bytes_max && fit->bytes >= fit->bytes_max / 10 * 8;
+    fit->full = is_full(fit, 0);
     fit->evicts = policy.len && !span_is(policy, "noeviction");
 }
 
@@ -498,6 +509,7 @@ static void greeted(struct store *s)
         return;
     }
     s->fit = s->fit_next;
+    s->fit.sent_bytes = s->stats.commit_bytes;
     log_memory(s, was_full);
     const char *why = unfit_because(&s->fit);
     if (!why && s->phase != PHASE_SEEK && ack_of(s, &s->fit) < s->ack)
@@ -542,6 +554,7 @@ static void on_beat_memory(void *arg, const redisReply *reply)
         return;
     bool was_full = s->fit.full;
     read_memory(&s->fit, reply_span(reply));
+    s->fit.sent_bytes = s->beat_bytes;
     log_memory(s, was_full);
 }
 
@@ -552,6 +565,7 @@ void link_on_beat(void *arg)
     if (s->link != LINK_READY)
         return;
     hold(s, on_beat_hold);
+    s->beat_bytes = s->stats.commit_bytes;
     command(s, on_beat_memory, "INFO", "memory", (struct span){0});
 }
 

@@ -29,6 +29,7 @@ enum link_state {
 struct fitness {
     bool known_aof, aof, evicts, always, full;
     uint64_t bytes, bytes_max;
+    uint64_t sent_bytes; /* of commits until then */
 };
 
 struct store {
@@ -46,6 +47,7 @@ struct store {
     char greet_error[160];
     struct fitness fit, fit_next; /* as last known; being read */
     enum ack ack;                 /* what was promised at start */
+    uint64_t beat_bytes;          /* sent in commits when its memory was last asked for */
     bool warned;                  /* that it may lose jobs */
     bool unfit;                   /* the Redis at the other end gives less than it did */
     char waits_for[256];          /* the leader that a standby was last told of */
