@@ -30,24 +30,28 @@ static void open_object(const struct reader *r, struct json_out *out)
     json_lit(out, "\"");
 }
 
+static void put_tree(struct json_out *out, const char *name, const cJSON *tree, const char *absent)
+{
+    json_lit(out, ",\"");
+    json_lit(out, name);
+    json_lit(out, "\":");
+    if (tree)
+        json_tree(out, tree);
+    else
+        json_lit(out, absent);
+}
+
 /* *ret_metadata: how much of it is metadata */
 static void write_display(const struct reader *r, struct json_out *out, size_t *ret_metadata)
 {
-    size_t before = 0;
     open_object(r, out);
     put_member(out, "model", r->model);
     put_member(out, "scenario", r->scenario);
     put_member(out, "user_id", r->user_id);
-    if (r->tags) {
-        json_lit(out, ",\"tags\":");
-        json_tree(out, r->tags);
-    }
-    if (r->metadata) {
-        before = out->len;
-        json_lit(out, ",\"metadata\":");
-        json_tree(out, r->metadata);
-    }
-    *ret_metadata = before ? out->len - before : 0;
+    put_tree(out, "tags", r->tags, "[]"); /* these two every job object has */
+    size_t before = out->len;
+    put_tree(out, "metadata", r->metadata, "{}");
+    *ret_metadata = out->len - before;
     json_lit(out, "}");
 }
 

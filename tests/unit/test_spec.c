@@ -127,11 +127,11 @@ static void test_defaults(void **state)
     assert_int_equal(s->spec.ack, 0);
     assert_false(s->spec.stream || s->keyed || s->spec.cancel_on_leave || s->spec.backoff_exact);
     assert_int_equal(s->spec.output_estimate, SPEC_OUTPUT_TOKENS);
-    const char display[] = "{\"type\":\"chat\"}";
+    const char display[] = "{\"type\":\"chat\",\"tags\":[],\"metadata\":{}}";
     assert_int_equal(s->spec.display_bytes, strlen(display));
     assert_true(
         span_is(blob_span(s->body),
-                "{\"type\":\"chat\"}"
+                "{\"type\":\"chat\",\"tags\":[],\"metadata\":{}}"
                 "{\"type\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"params\":{},\"stream\":false}"));
 }
 
@@ -175,9 +175,9 @@ static void test_everything(void **state)
 
 static void test_scenario_is_the_route(void **state)
 {
-    AUTO(submission_free) struct submission *s = good("{\"input\":\"x\",\"scenario\":\"general_chat\"}");
+    AUTO(submission_free) struct submission *s = good("{\"input\":\"x\",\"scenario\":\"general_chat\",\"tags\":[],\"metadata\":{}}");
     assert_true(span_is(s->spec.route, "general_chat"));
-    assert_non_null(strstr((const char *)s->body->data, "{\"type\":\"chat\",\"scenario\":\"general_chat\"}"));
+    assert_non_null(strstr((const char *)s->body->data, "{\"type\":\"chat\",\"scenario\":\"general_chat\",\"tags\":[],\"metadata\":{}}"));
 }
 
 static void test_metadata_is_bounded(void **state)
