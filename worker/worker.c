@@ -381,7 +381,7 @@ static enum err open_transfers(struct worker *worker)
         .connect_ms = (msec)conf->worker.connect_timeout_ms,
         .first_token_ms = (msec)conf->worker.first_token_timeout_ms,
         .idle_ms = (msec)conf->worker.idle_timeout_ms,
-        .result_max = (size_t)MIN(conf->worker.result_max_bytes, (uint64_t)PROTO_RESULT_BYTES),
+        .result_max = (size_t)conf->worker.result_max_bytes,
         .spoke = run_spoke,
         .ended = run_ended,
         .arg = worker,
