@@ -1,12 +1,11 @@
 /* quern-api: HTTP in, messages out. The parent reads the settings and opens the listener; children serve (child.c). */
 #include <errno.h>
-#include <getopt.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "api/child.h"
 #include "api/server.h"
+#include "common/generation.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/prefork.h"
@@ -14,59 +13,35 @@
 #define STOP_SLACK_MS 2000 /* a child ends by itself at api.stop_ms; only then is it killed */
 
 struct parent {
-    int argc;
-    char **argv;
-    struct conf *conf;
-    int listener;
-    unsigned index; /* in a child */
+    struct generation settings;
+    int listener; /* stays over generations: its address changes with a restart only */
 };
 
-/* As at the start; logs what it refuses. */
-static enum err read_settings(struct parent *parent, struct conf **ret_conf)
-{
-    int status;
-    optind = 0; /* getopt begins anew */
-    return conf_main(parent->argc, parent->argv, "quern-api", ret_conf, &status) ? ERR_OK : ERR_SETTINGS;
-}
-
-/* In the parent, before a new generation. The listener stays: its address changes with a restart only. */
 static enum err reload(void *arg)
 {
     struct parent *parent = arg;
-    struct conf *conf = NULL;
-    enum err e = read_settings(parent, &conf);
-    if (e)
-        return e;
-    conf_free(&parent->conf);
-    parent->conf = conf;
-    return ERR_OK;
+    return generation_reload(&parent->settings);
 }
 
-/* In a child, when the broker asks: check the settings, and have the parent start a new generation. One child is enough to tell
- * it. */
 static enum err ask_reload(void *arg)
 {
     struct parent *parent = arg;
-    AUTO(conf_free) struct conf *conf = NULL;
-    enum err e = read_settings(parent, &conf);
-    if (!e && parent->index == 0)
-        kill(getppid(), SIGHUP);
-    return e;
+    return generation_ask_reload(&parent->settings);
 }
 
 static int run_child(void *arg, unsigned index)
 {
     struct parent *parent = arg;
-    parent->index = index;
+    parent->settings.index = index;
     struct child_options options = {
-        .conf = parent->conf, .listener = parent->listener, .index = index, .reload = ask_reload, .arg = parent};
+        .conf = parent->settings.conf, .listener = parent->listener, .index = index, .reload = ask_reload, .arg = parent};
     return child_run(&options);
 }
 
 /* systemd's socket if there is one, else our own. */
 static enum err open_listener(struct parent *parent)
 {
-    const struct conf *conf = parent->conf;
+    const struct conf *conf = parent->settings.conf;
     unsigned port = 0;
     parent->listener = notify_listener();
     if (parent->listener >= 0)
@@ -84,19 +59,20 @@ static enum err open_listener(struct parent *parent)
 
 int main(int argc, char **argv)
 {
-    struct parent parent = {.argc = argc, .argv = argv, .listener = -1};
+    struct parent parent = {.settings = {.argc = argc, .argv = argv, .program = "quern-api"}, .listener = -1};
     int status = EXIT_FAILURE;
     log_start("api");
-    if (!conf_main(argc, argv, "quern-api", &parent.conf, &status))
+    if (!generation_start(&parent.settings, &status))
         return status;
     log_event(LOG_START, "version=%s", QUERN_VERSION);
     if (open_listener(&parent))
         return EXIT_FAILURE;
-    const char *pid_file = parent.conf->quern.pid_file;
+    const struct conf *conf = parent.settings.conf;
+    const char *pid_file = conf->quern.pid_file;
     struct prefork_options options = {
         .role = "api",
-        .children = (unsigned)parent.conf->api.children,
-        .stop_ms = (msec)parent.conf->api.stop_ms + STOP_SLACK_MS,
+        .children = (unsigned)conf->api.children,
+        .stop_ms = (msec)conf->api.stop_ms + STOP_SLACK_MS,
         .pid_file = pid_file[0] ? strdup(pid_file) : NULL, /* outlives the settings it came from */
         .child = run_child,
         .reload = reload,
@@ -105,6 +81,6 @@ int main(int argc, char **argv)
     status = prefork_run(&options);
     free((char *)options.pid_file);
     close(parent.listener);
-    conf_free(&parent.conf);
+    generation_done(&parent.settings);
     return status;
 }

@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "api/inbox.h"
 #include "common/clock.h"
+#include "common/role.h"
 
 #define BACKLOG           4096
 #define OTHER_DESCRIPTORS 64 /* what a child needs beside its connections */
@@ -248,16 +248,11 @@ void server_flush(struct server *s)
 /* As many connections as asked for, if the process may have so many descriptors. */
 static unsigned connections_allowed(unsigned wanted)
 {
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit))
+    uint64_t limit = role_descriptors();
+    if (!limit)
         return wanted;
-    if (limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        if (setrlimit(RLIMIT_NOFILE, &limit) || getrlimit(RLIMIT_NOFILE, &limit))
-            return wanted;
-    }
-    rlim_t room = limit.rlim_cur > 2 * OTHER_DESCRIPTORS ? limit.rlim_cur - OTHER_DESCRIPTORS : OTHER_DESCRIPTORS;
-    return (unsigned)MIN((rlim_t)wanted, room);
+    uint64_t room = limit > 2 * OTHER_DESCRIPTORS ? limit - OTHER_DESCRIPTORS : OTHER_DESCRIPTORS;
+    return (unsigned)MIN((uint64_t)wanted, room);
 }
 
 static enum err open_parts(struct server *s)

@@ -61,7 +61,8 @@ struct parent {
     sigset_t mask_before;
 };
 
-static int ready_fd = -1; /* in a child: where it says that it serves */
+static int ready_fd = -1;      /* in a child: where it says that it serves */
+static pid_t child_parent = 0; /* in a child: who forked it */
 
 void prefork_ready(void)
 {
@@ -72,6 +73,12 @@ void prefork_ready(void)
     (void)done; /* a parent that is gone, or does not read, finds out by the child's age */
     close(ready_fd);
     ready_fd = -1;
+}
+
+void prefork_reload(void)
+{
+    if (child_parent && getppid() == child_parent) /* whoever took its place must not be signalled */
+        kill(child_parent, SIGHUP);
 }
 
 /* ---- the child's first steps ---- */
@@ -107,6 +114,7 @@ static int child_main(const struct parent *parent, unsigned index)
     close(parent->signal_fd);
     close(parent->ready_fds[0]);
     ready_fd = parent->ready_fds[1];
+    child_parent = parent_pid;
     forget_systemd();
     default_signals();
     return options->child(options->arg, index);

@@ -34,3 +34,6 @@ MUST_USE int prefork_run(const struct prefork_options *options);
 
 /* A child says that it serves. Harmless elsewhere, and said twice. */
 void prefork_ready(void);
+
+/* A child asks its parent for a new generation. Harmless elsewhere, and when the parent is gone. */
+void prefork_reload(void);

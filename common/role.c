@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static void release_text(char **text)
@@ -94,4 +95,14 @@ enum err role_redis(const struct conf *conf, bool writer, struct redis_options *
 void role_redis_done(struct role_redis *store)
 {
     explicit_bzero(store, sizeof *store);
+}
+
+uint64_t role_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit))
+        return 0;
+    limit.rlim_cur = limit.rlim_max;
+    (void)!setrlimit(RLIMIT_NOFILE, &limit); /* refused: what there is has to do */
+    return getrlimit(RLIMIT_NOFILE, &limit) ? 0 : (uint64_t)limit.rlim_cur;
 }

@@ -1,4 +1,4 @@
-/* Endpoints and credentials as the settings mean them, shared by every role's main. */
+/* Endpoints and credentials as the settings mean them, and descriptors as the system lets us: shared by every role. */
 #pragma once
 
 #include "common/conf.h"
@@ -16,3 +16,6 @@ struct role_redis {
 MUST_USE enum err role_redis(const struct conf *conf, bool writer, struct redis_options *ret_options, struct role_redis *store,
                              struct conf_fault *fault);
 void role_redis_done(struct role_redis *store);
+
+/* Raises this process's limit of descriptors as far as it may. Returns the limit; 0: not known. */
+uint64_t role_descriptors(void);

@@ -37,16 +37,16 @@ static bool run_checks(const struct api *api, struct check checks[CHECKS])
     return well;
 }
 
-/* status: ok, degraded (alive, not ready) or draining */
+/* status: healthy, degraded (alive, not ready) or draining */
 static void report(struct api *api, struct exchange *x, bool always_200)
 {
     struct check checks[CHECKS];
     struct json_out body = {0};
-    bool well = run_checks(api, checks) && !api->stopping;
+    bool draining = api->server->draining, well = run_checks(api, checks) && !draining;
     json_printf(&body, "{\"status\":\"%s\",\"service\":\"quern\",\"version\":\"%s\",\"checks\":{",
-                well            ? "healthy"
-                : api->stopping ? "draining"
-                                : "degraded",
+                well       ? "healthy"
+                : draining ? "draining"
+                           : "degraded",
                 QUERN_VERSION);
     for (int i = 0; i < CHECKS; i++)
         json_printf(&body, "%s\"%s\":\"%s\"", i ? "," : "", checks[i].name, checks[i].fault ? checks[i].fault : "ok");
