@@ -29,6 +29,7 @@ struct link {
     bool said_down;
     msec started_at;
     uint64_t received; /* bytes, in this session */
+    uint64_t told;     /* of them, as we said last */
     uint64_t sent;
     uint64_t acked; /* of sent, as the broker said last */
     struct frame frame;
@@ -46,9 +47,11 @@ static enum err say(struct link *link, enum message message, const void *fields,
     enum err e = frame_encode(message, fields, epoch, link->received, &link->buffer);
     if (!e)
         e = wire_send(link->wire, NULL, span_of(link->buffer.data, link->buffer.len), body);
-    if (!e)
-        link->sent += link->buffer.len + blob_span(body).len;
-    return e;
+    if (e)
+        return e;
+    link->sent += link->buffer.len + blob_span(body).len;
+    link->told = link->received;
+    return ERR_OK;
 }
 
 static void say_hello(struct link *link)
@@ -101,7 +104,7 @@ static void log_refusal(struct link *link)
 
 static void come_up(struct link *link)
 {
-    link->received = link->sent = link->acked = 0;
+    link->received = link->told = link->sent = link->acked = 0;
     link->counts.sessions++;
     link->said_down = false;
     log_event(LOG_LINK_UP, "endpoint=%s epoch=%" PRIu64 " shard=%u", log_str(span_str(link->endpoint)), link->session.epoch,
@@ -166,6 +169,7 @@ static void on_message(void *arg, const struct wire_route *route, const char *ke
 {
     struct link *link = arg;
     const char *why;
+    bool tell_received = false;
     enum err e = frame_decode(&link->frame, header, body, ROLE_BROKER, link->role, link->session.peer_minor, &why);
     if (e) {
         note_bad(link, why);
@@ -175,9 +179,12 @@ static void on_message(void *arg, const struct wire_route *route, const char *ke
     if (acts & SESSION_DELIVER) {
         link->received += header.len + body.len;
         link->acked = MAX(link->acked, link->frame.received);
+        tell_received = link->received - link->told >= PROTO_UNACKED_BYTES / 4;
     } else if (!acts)
         link->counts.frames_stale++;
     act(link, acts);
+    if (tell_received && link_is_up(link))
+        say_heartbeat(link); /* whoever only listens must say so too, or is sent no more than PROTO_UNACKED_BYTES each heartbeat */
 }
 
 static void on_bad(void *arg, const struct wire_route *route, const char *why)

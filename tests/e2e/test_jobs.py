@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 
 import pytest
 
@@ -229,3 +230,18 @@ def test_a_large_prompt_and_answer(system, stream):
     text = "x" * 1_000_000
     done = system.submit({"prompt": text, "stream": stream}, wait="30s")
     assert done["status"] == "completed" and done["result"]["content"] == "echo: " + text
+
+
+def test_large_answers_do_not_wait_for_heartbeats():
+    with Quern(workers=1, api_children=1) as q:
+        took, text = [], "y" * 1_900_000
+
+        def caller():
+            began = time.monotonic()
+            assert q.submit({"prompt": text}, wait="30s")["status"] == "completed"
+            took.append(time.monotonic() - began)
+
+        threads = [threading.Thread(target=caller) for _ in range(6)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        assert len(took) == 6 and max(took) < 4.5, took  # a heartbeat is 5 s; 4 MiB may be unacknowledged
