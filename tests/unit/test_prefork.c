@@ -70,6 +70,7 @@ static int child(void *arg, unsigned index)
     sigset_t term;
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
+    sigaddset(&term, SIGUSR1); /* the test's: ask for a new generation */
     sigprocmask(SIG_BLOCK, &term, NULL);
     tell('S', index, value);
     if (exists(w.crash))
@@ -77,9 +78,11 @@ static int child(void *arg, unsigned index)
     if (!w.silent)
         prefork_ready();
     int signo;
-    do
+    do {
         sigwait(&term, &signo);
-    while (w.deaf);
+        if (signo == SIGUSR1)
+            prefork_reload();
+    } while (w.deaf || signo == SIGUSR1);
     tell('E', index, 0);
     return 0;
 }
@@ -316,6 +319,19 @@ static void test_new_generation_replaces_the_old(void **state)
     stop_listening_for_notifications();
 }
 
+static void test_a_child_may_ask_for_a_new_generation(void **state)
+{
+    pid_t old[CHILDREN], fresh[CHILDREN], ended[CHILDREN];
+    prefork_reload(); /* in no child: nobody is signalled */
+    start();
+    expect_all('S', old);
+    kill(old[1], SIGUSR1);
+    expect('R');
+    expect_all('S', fresh);
+    expect_all('E', ended);
+    assert_memory_equal(old, ended, sizeof old);
+}
+
 static void test_bad_settings_change_nothing(void **state)
 {
     pid_t pids[CHILDREN], ended[CHILDREN];
@@ -545,6 +561,7 @@ int main(void)
         T(test_child_that_does_not_end_is_killed),
         T(test_second_signal_kills_at_once),
         T(test_new_generation_replaces_the_old),
+        T(test_a_child_may_ask_for_a_new_generation),
         T(test_bad_settings_change_nothing),
         T(test_generation_that_crashes_leaves_the_old_one_serving),
         T(test_killed_parent_lets_children_drain),
