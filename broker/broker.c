@@ -59,12 +59,14 @@ struct broker {
 
     uint64_t told_stored;
     bool told_stalled, told_full;
+    bool rewriting;        /* the core has more to write anew */
     bool must_sweep;       /* the store may have live jobs that have ended */
     unsigned sweep_answer; /* the core's, to the sweep's question */
     struct timer *tick, *watch, *beat;
     msec serving_at, leave_by;
     uint64_t revision; /* of the settings */
     bool must_reload;
+    bool stirred; /* the core was told more than that a peer lives, since the last look at who is there */
 };
 
 /* ---- facts ---- */
@@ -265,7 +267,7 @@ static void fill_in(struct broker *b, struct effect *e)
         e->heartbeat_ack.now = broker_now(b);
 }
 
-/* Something to be shown that found no memory: its peer is told to begin again and asks for what it is owed. */
+/* Something to be shown that found no memory: its peer begins another session, in which it asks for what it is owed. */
 static void not_shown(struct broker *b, const struct effect *e, struct peer *peer, enum err error)
 {
     stats_shell(b->stats)->memory_refused++;
@@ -273,8 +275,10 @@ static void not_shown(struct broker *b, const struct effect *e, struct peer *pee
     if (e->type == EFFECT_JOB) {
         struct rec_lease lease = {e->job.id, e->job.fence};
         broker_later(b, &(struct input){.type = INPUT_UNSENT, .peer = e->peer, .unsent = &lease});
+    } else if (e->type == EFFECT_CHANGE) {
+        port_monitor_change(b->monitor, NULL);
     } else if (peer) {
-        port_close(peer, false, "no memory for what it is owed");
+        port_restart(peer, "no memory for what it is owed");
     }
 }
 
@@ -348,6 +352,7 @@ enum err broker_step(struct broker *b, const struct input *in)
         deliver_released(b);
     b->stepping = true;
     stats_shell(b->stats)->inputs++;
+    b->stirred = b->stirred || (in->type != INPUT_HEARTBEAT && in->type != INPUT_TICK);
     enum err e = sched_step(b->sched, broker_now(b), in, &b->effects);
     /* Also after a refusal: what was due before the input is decided. */
     for (size_t i = 0; i < b->effects.count && b->stage != STAGE_ENDED; i++)
@@ -447,7 +452,16 @@ static void tell_rewrite(struct broker *b)
         port_forget(ports(b, i));
     if (broker_step(b, &(struct input){.type = INPUT_REWRITE, .rewrite = {epoch}}) != ERR_OK)
         fail(b, "no memory to write everything anew");
-    b->must_sweep = true;
+    b->rewriting = b->must_sweep = true;
+}
+
+/* The core writes in slices, one with each step, and is due at once until it is through. */
+static void end_rewrite(struct broker *b)
+{
+    if (!b->rewriting || sched_next(b->sched) <= broker_now(b))
+        return;
+    b->rewriting = false;
+    store_rewritten(b->store);
 }
 
 /* Asked as its tenant would ask. A core that cannot say keeps the job, and is asked again. */
@@ -484,6 +498,13 @@ static void set_tick(struct broker *b)
     if (next <= now)
         loop_again(b->loop);
     timer_set(b->tick, next == MSEC_NEVER ? MSEC_NEVER : loop_now(b->loop) + MAX(next - now, 0));
+}
+
+/* Off while the shard is idle: nobody is woken to look after nobody. */
+static void set_watch(struct broker *b)
+{
+    if (b->stirred && timer_at(b->watch) == MSEC_NEVER)
+        timer_set(b->watch, loop_now(b->loop) + (msec)b->conf->broker.probe_ms);
 }
 
 static void on_left(void *arg)
@@ -530,12 +551,15 @@ static void turn(void *arg)
     if (sched_next(b->sched) <= broker_now(b))
         step(b, &(struct input){.type = INPUT_TICK});
     flush_ports(b);
+    end_rewrite(b);
     store_turn(b->store, broker_now(b));
     for (unsigned i = 0; i < PORTS; i++)
         port_bury(ports(b, i));
     leave_when_settled(b);
-    if (b->stage < STAGE_LEAVING)
+    if (b->stage < STAGE_LEAVING) {
         set_tick(b);
+        set_watch(b);
+    }
     notify_alive(loop_now(b->loop));
 }
 
@@ -543,17 +567,23 @@ static void turn(void *arg)
 
 static void on_tick(void *arg) {} /* the turn looks */
 
-/* While any job is live a dead peer must be found at once; otherwise its next frame finds it. */
+static void watch_peers(struct broker *b, bool probe)
+{
+    port_watch(ports(b, 0), probe);
+    port_watch(ports(b, 1), probe);
+    port_watch(ports(b, 2), false);
+}
+
+/* While any job is live a dead peer must be found at once; otherwise its next frame finds it, or its silence. */
 static void on_watch(void *arg)
 {
     struct broker *b = arg;
     struct sched_stats core;
-    timer_set(b->watch, loop_now(b->loop) + (msec)b->conf->broker.probe_ms);
     sched_stats(b->sched, &core);
     bool busy = core.jobs || core.ending || core.watchers;
-    port_watch(ports(b, 0), busy);
-    port_watch(ports(b, 1), busy);
-    port_watch(ports(b, 2), false);
+    b->stirred = false;
+    timer_set(b->watch, busy ? loop_now(b->loop) + (msec)b->conf->broker.probe_ms : MSEC_NEVER);
+    watch_peers(b, busy);
 }
 
 static void on_beat(void *arg)
@@ -564,6 +594,8 @@ static void on_beat(void *arg)
         notify_alive(loop_now(b->loop));
         return;
     }
+    if (b->stage < STAGE_LEAVING && timer_at(b->watch) == MSEC_NEVER)
+        watch_peers(b, false);
     port_monitor_snapshot(b->monitor);
     if (b->stage == STAGE_LEAVING && loop_now(b->loop) >= b->leave_by)
         on_left(b);
@@ -626,7 +658,6 @@ static void on_recovered(void *arg, const struct store_recovered *counts)
         fail(b, "no memory to start");
         return;
     }
-    timer_set(b->watch, loop_now(b->loop) + (msec)b->conf->broker.probe_ms);
     log_event(LOG_READY, "shard=%u epoch=%" PRIu64 " jobs=%" PRIu64 " ack=%s", b->facts.shard, b->facts.epoch, counts->jobs,
               ack_name(b->ack));
     notify_status("leading shard %u, ack %s", b->facts.shard, ack_name(b->ack));
@@ -717,8 +748,9 @@ static void reload(struct broker *b)
     b->facts.lease_ms = b->settings.sched.lease_ms;
     struct msg_reload say = {.revision = ++b->revision};
     for (unsigned i = 0; i < PORTS; i++) {
-        if (port_allow(ports(b, i), b->conf) != ERR_OK)
-            log_event(LOG_SETTINGS_BAD, "what=peers port=%s", port_roles[i]);
+        enum err e = i == 2 ? port_monitor_allow(b->monitor, b->conf) : port_allow(ports(b, i), b->conf);
+        if (e != ERR_OK)
+            log_event(LOG_SETTINGS_BAD, "what=peers port=%s error=%s", port_roles[i], err_name(e));
         port_send_all(ports(b, i), MESSAGE_RELOAD, &say);
     }
     log_event(LOG_RELOADED, "revision=%" PRIu64 " deployments=%u routes=%u", b->revision, b->conf->deployments_count,

@@ -33,8 +33,7 @@ static void release_text(char **text)
     free(TAKE(*text));
 }
 
-/* The keys that may connect as this role. */
-static enum err allowed_keys(const struct conf *conf, enum role role, struct wire_key **ret_keys, size_t *ret_count)
+enum err port_keys(const struct conf *conf, enum role role, struct wire_key **ret_keys, size_t *ret_count)
 {
     struct wire_key *keys = calloc(conf->peers_count + 1, sizeof *keys);
     size_t count = 0;
@@ -52,7 +51,7 @@ enum err port_allow(struct port *port, const struct conf *conf)
 {
     struct wire_key *keys = NULL;
     size_t count;
-    enum err e = allowed_keys(conf, port->hooks.role, &keys, &count);
+    enum err e = port_keys(conf, port->hooks.role, &keys, &count);
     if (e == ERR_OK)
         e = wire_allow(port->wire, keys, count);
     free(keys);
@@ -64,7 +63,7 @@ static enum err bind_wire(struct port *port, const char *endpoint)
     const struct conf *conf = broker_conf(port->broker);
     struct wire_options options = {.kind = WIRE_ROUTER, .endpoint = endpoint, .bind = true};
     struct wire_key *keys = NULL;
-    enum err e = allowed_keys(conf, port->hooks.role, &keys, &options.allowed_count);
+    enum err e = port_keys(conf, port->hooks.role, &keys, &options.allowed_count);
     options.allowed = keys;
     if (e == ERR_OK && strncmp(endpoint, "tcp://", 6) == 0)
         e = wire_key_read(conf->broker.key_file, &options.public_key, &options.secret_key);
@@ -455,13 +454,19 @@ static void on_message(void *arg, const struct wire_route *route, const char *ke
         hear(port, peer, &port->frame, header.len + body.len);
 }
 
-/* HELLO_WANTED under the new epoch makes each peer say HELLO at once, well within the time its leases have. */
+/* HELLO_WANTED makes a peer say HELLO at once, well within the time its leases have. */
+void port_restart(struct peer *peer, const char *why)
+{
+    if (peer->closed)
+        return;
+    want_hello(peer->port, &peer->route);
+    port_close(peer, false, why);
+}
+
 void port_forget(struct port *port)
 {
-    for (struct peer *peer; (peer = first(&port->peers));) {
-        reply_to(port, &peer->route, MESSAGE_HELLO_WANTED, &(struct msg_hello_wanted){});
-        port_close(peer, false, "new epoch");
-    }
+    for (struct peer *peer; (peer = first(&port->peers));)
+        port_restart(peer, "new epoch");
 }
 
 void port_linger(struct port *port, msec linger_ms)

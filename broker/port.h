@@ -60,7 +60,9 @@ MUST_USE enum err port_new(struct broker *broker, const char *endpoint, const ch
                            struct port_stats *stats, struct port **ret_port);
 void port_free(struct port **port);
 
-/* Which keys may connect and as what, after a reload. */
+/* The keys that may connect as this role, for the caller to free. ERR_NOMEM. */
+MUST_USE enum err port_keys(const struct conf *conf, enum role role, struct wire_key **ret_keys, size_t *ret_count);
+/* Which keys may connect, after a reload. */
 MUST_USE enum err port_allow(struct port *port, const struct conf *conf);
 
 /* Receives and hands on, at most 256 frames. */
@@ -92,6 +94,8 @@ void port_bad(struct peer *peer, const char *why);
 
 /* Ends the session; tells the core and its port. */
 void port_close(struct peer *peer, bool bye, const char *why);
+/* The same, and the peer is told to begin another at once: what it is owed, or what it said, was lost here. */
+void port_restart(struct peer *peer, const char *why);
 
 static inline uint64_t peer_unacked(const struct peer *peer)
 {

@@ -318,7 +318,7 @@ static void gather_event(struct port_api *p, struct api_peer *api, struct parcel
         return;
     }
     if (api->events_bytes + cost > BEHIND_MAX) {
-        port_close(&api->peer, false, "too far behind with its events");
+        port_restart(&api->peer, "too far behind with its events");
         return;
     }
     api->events_bytes += cost;

@@ -472,10 +472,12 @@ static void publish(struct port_monitor *p, enum message message, const void *fi
 
 void port_monitor_change(struct port_monitor *p, const struct msg_change *change)
 {
+    p->seq++;
+    if (!change || !port_peers(p->port))
+        return;
     struct msg_change numbered = *change;
-    numbered.seq = ++p->seq;
-    if (port_peers(p->port))
-        publish(p, MESSAGE_CHANGE, &numbered);
+    numbered.seq = p->seq;
+    publish(p, MESSAGE_CHANGE, &numbered);
 }
 
 void port_monitor_snapshot(struct port_monitor *p)
@@ -501,16 +503,11 @@ static enum err open_feed(struct port_monitor *p, const struct conf *conf)
     struct wire_options options = {.kind = WIRE_PUB, .endpoint = endpoint, .bind = true};
     if (!endpoint)
         return ERR_NOMEM;
-    struct wire_key *keys = calloc(conf->peers_count + 1, sizeof *keys);
-    if (!keys)
-        return ERR_NOMEM;
-    for (unsigned i = 0; i < conf->peers_count; i++)
-        if (strcmp(conf->peers[i].role, "monitor") == 0)
-            snprintf(keys[options.allowed_count++].text, sizeof keys->text, "%s", conf->peers[i].public_key);
+    struct wire_key *keys = NULL;
+    enum err e = port_keys(conf, ROLE_MONITOR, &keys, &options.allowed_count);
     options.allowed = keys;
-    enum err e = strncmp(endpoint, "tcp://", 6) == 0
-                     ? wire_key_read(conf->broker.key_file, &options.public_key, &options.secret_key)
-                     : ERR_OK;
+    if (e == ERR_OK && strncmp(endpoint, "tcp://", 6) == 0)
+        e = wire_key_read(conf->broker.key_file, &options.public_key, &options.secret_key);
     if (e == ERR_OK)
         e = wire_new(broker_loop(p->broker), &options, (struct wire_hooks){.arg = p}, &p->feed);
     if (e != ERR_OK)
@@ -518,6 +515,17 @@ static enum err open_feed(struct port_monitor *p, const struct conf *conf)
     explicit_bzero(&options.secret_key, sizeof options.secret_key);
     free(keys);
     return e;
+}
+
+enum err port_monitor_allow(struct port_monitor *p, const struct conf *conf)
+{
+    struct wire_key *keys = NULL;
+    size_t count;
+    enum err e = port_keys(conf, ROLE_MONITOR, &keys, &count);
+    if (e == ERR_OK)
+        e = wire_allow(p->feed, keys, count);
+    free(keys);
+    return e == ERR_OK ? port_allow(p->port, conf) : e;
 }
 
 enum err port_monitor_new(struct broker *broker, struct port_stats *stats, struct port_monitor **ret_port)

@@ -25,13 +25,15 @@ static struct worker_peer *worker_of(struct peer *peer)
 
 /* ---- in ---- */
 
-/* Without memory an outcome is not taken; the worker keeps it and says it again. */
-static void step(struct port_worker *p, const struct input *in)
+static bool step(struct port_worker *p, const struct input *in)
 {
-    if (broker_step(p->broker, in) == ERR_NOMEM)
-        log_event(LOG_NOMEM, "input=%d", in->type);
+    enum err e = broker_step(p->broker, in);
+    if (e != ERR_OK)
+        log_event(LOG_NOMEM, "input=%d error=%s", in->type, err_name(e));
+    return e == ERR_OK;
 }
 
+/* One that finds no memory is kept by its worker, which says it again in its next session. */
 static void on_outcome(struct port_worker *p, struct peer *peer, const struct frame *frame)
 {
     const struct msg_outcome *o = &frame->outcome;
@@ -40,11 +42,9 @@ static void on_outcome(struct port_worker *p, struct peer *peer, const struct fr
         return;
     }
     AUTO(blob_free) struct blob *body = blob_copy(frame->body);
-    if (!body) {
-        log_event(LOG_NOMEM, "what=outcome");
-        return;
-    }
-    step(p, &(struct input){.type = INPUT_OUTCOME, .peer = peer->number, .outcome = o, .body = body});
+    struct input in = {.type = INPUT_OUTCOME, .peer = peer->number, .outcome = o, .body = body};
+    if (!body || !step(p, &in))
+        port_restart(peer, "no memory for an outcome");
 }
 
 static void on_progress(struct port_worker *p, struct peer *peer, const struct msg_progress *progress)
@@ -120,14 +120,16 @@ static void on_closed(void *arg, struct peer *peer, bool bye, bool replaced)
 
 /* ---- out ---- */
 
-/* An ack that finds no memory is lost; the outcome comes again and is acknowledged again. */
+/* Without its ack the worker would keep the outcome; in its next session it says it again. */
 static void gather_ack(struct port_worker *p, struct worker_peer *w, const struct rec_lease *lease)
 {
     if (w->acks_count == w->acks_size) {
         size_t size = w->acks_size ? w->acks_size * 2 : 16;
         struct rec_lease *acks = realloc(w->acks, size * sizeof *acks);
-        if (!acks)
+        if (!acks) {
+            port_restart(&w->peer, "no memory for an acknowledgement");
             return;
+        }
         w->acks = acks;
         w->acks_size = size;
     }
@@ -170,10 +172,13 @@ static void flush_acks(struct worker_peer *w)
         uint32_t count = (uint32_t)MIN(w->acks_count - sent, ACKS_PER_FRAME);
         struct msg_outcome_ack ack = {.items = w->acks + sent, .items_count = count};
         if (port_send(&w->peer, MESSAGE_OUTCOME_ACK, &ack, NULL) != ERR_OK)
-            return;
+            break;
         sent += count;
     }
-    w->acks_count = 0;
+    if (w->peer.closed)
+        return; /* its acks went with the session */
+    w->acks_count -= sent;
+    memmove(w->acks, w->acks + sent, w->acks_count * sizeof *w->acks);
 }
 
 void port_worker_flush(struct port_worker *p)
@@ -186,6 +191,7 @@ void port_worker_flush(struct port_worker *p)
         struct worker_peer *w = worker_of(CONTAINER_OF(node, struct peer, node));
         if (w->acks_count)
             flush_acks(w);
+        p->dirty = p->dirty || w->acks_count; /* no memory for the frame: in the next turn */
     }
 }
 

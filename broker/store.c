@@ -315,13 +315,14 @@ void store_turn(struct store *s, msec now)
     if (s->phase != PHASE_SERVE)
         return;
     s->core_now = now;
-    if (s->rewriting) {
+    if (s->rewritten) {
         commits_close(s);
         if (!s->close_failed) {
-            s->rewriting = false;
+            s->rewritten = false;
             s->behind_n = s->ring.closed_n;
         }
     }
+    link_look_at_memory(s);
     ring_trim(&s->ring, loop_now(s->loop), s->options.ring_bytes);
     send_commits(s);
     asks_send(s);
@@ -340,6 +341,10 @@ uint64_t store_stored(const struct store *s)
 {
     return s->stored_number;
 }
+bool store_is_full(const struct store *s)
+{
+    return s->full;
+}
 bool store_is_settled(const struct store *s)
 {
     return !s->ring.unstored && (!s->open || !s->open->writes);
@@ -349,10 +354,14 @@ bool store_must_rewrite(struct store *s, uint64_t *ret_epoch)
 {
     if (!s->rewrite_due)
         return false;
-    s->rewrite_due = false;
-    s->rewriting = true;
+    s->rewrite_due = s->rewritten = false;
     *ret_epoch = s->epoch;
     return true;
+}
+
+void store_rewritten(struct store *s)
+{
+    s->rewritten = !s->rewrite_due; /* else it came back older once more, and all is to be written again */
 }
 
 void store_stats(const struct store *s, struct store_stats *ret_stats)
@@ -367,6 +376,6 @@ void store_stats(const struct store *s, struct store_stats *ret_stats)
     ret_stats->ring_bytes = s->ring.bytes;
     ret_stats->redis_bytes = s->fit.bytes;
     ret_stats->redis_bytes_max = s->fit.bytes_max;
-    ret_stats->store_full = store_is_full(s);
+    ret_stats->store_full = s->full;
     ret_stats->store_stalled = store_is_stalled(s);
 }

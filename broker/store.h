@@ -95,11 +95,12 @@ void store_turn(struct store *store, msec now);
 bool store_is_stalled(const struct store *store);
 /* What is read from it is all there is: connected, and everything it may have lost is there again. */
 bool store_is_current(const struct store *store);
-/* At 80 % of its memory: no new jobs; what runs may end. */
+/* At 80 % of its memory, until it is below 75 %: no new jobs; what runs may end. */
 bool store_is_full(const struct store *store);
 /* The store came back older than the ring reaches and a new epoch has begun: true once per time, and then everything live must
- * be written again. The store is stalled until what the caller writes before its next store_turn is stored. */
+ * be written again, in as many turns as it takes. The store is stalled until what was written before store_rewritten is stored. */
 bool store_must_rewrite(struct store *store, uint64_t *ret_epoch);
+void store_rewritten(struct store *store);
 /* After a rewrite, an older data set still has the jobs that ended since and would be recovered as live at the next start.
  * Reads every live job there is; those that is_live denies are removed. Once at a time. ERR_NOMEM. */
 MUST_USE enum err store_sweep(struct store *store, bool (*is_live)(void *arg, const struct id *id, const struct rec_job *job),

@@ -117,17 +117,6 @@ static uint64_t number(struct span text)
     return strtoull(copy, NULL, 10);
 }
 
-static bool is_full(const struct fitness *fit, uint64_t more)
-{
-    return fit->bytes_max && fit->bytes + more >= fit->bytes_max / 10 * 8;
-}
-
-/* Redis is asked every second; what was sent since counts as it is. */
-bool store_is_full(const struct store *s)
-{
-    return is_full(&s->fit, s->stats.commit_bytes - s->fit.sent_bytes + (s->open ? s->open->bytes : 0));
-}
-
 /* What is not counted for eviction (replication and AOF buffers) is not counted against maxmemory either. */
 static void read_memory(struct fitness *fit, struct span info)
 {
@@ -135,15 +124,21 @@ static void read_memory(struct fitness *fit, struct span info)
     struct span policy = info_value(info, "maxmemory_policy");
     fit->bytes = used - MIN(apart, used);
     fit->bytes_max = number(info_value(info, "maxmemory"));
-    fit->full = is_full(fit, 0);
     fit->evicts = policy.len && !span_is(policy, "noeviction");
 }
 
-static void log_memory(const struct store *s, bool was_full)
+/* Redis is asked every second; what was sent since counts as it is. What has become full stays so until there is room to speak
+ * of: each change is news for the core, which looks at every job then. */
+void link_look_at_memory(struct store *s)
 {
-    if (s->fit.full != was_full)
-        log_event(s->fit.full ? LOG_STORE_FULL : LOG_STORE_ROOM, "bytes=%" PRIu64 " bytes_max=%" PRIu64, s->fit.bytes,
-                  s->fit.bytes_max);
+    uint64_t since = s->stats.commit_bytes - s->fit.sent_bytes + (s->open ? s->open->bytes : 0);
+    uint64_t limit = s->fit.bytes_max / 100 * (s->full ? STORE_ROOM_PERCENT : STORE_FULL_PERCENT);
+    bool full = s->fit.bytes_max && s->fit.bytes + since >= limit;
+    if (full == s->full)
+        return;
+    s->full = full;
+    log_event(full ? LOG_STORE_FULL : LOG_STORE_ROOM, "bytes=%" PRIu64 " bytes_max=%" PRIu64, s->fit.bytes + since,
+              s->fit.bytes_max);
 }
 
 static const char *unfit_because(const struct fitness *fit)
@@ -503,14 +498,13 @@ static void on_hold(void *arg, const redisReply *reply)
 
 static void greeted(struct store *s)
 {
-    bool was_full = s->fit.full;
     if (s->greet_error[0]) {
         not_greeted(s, s->greet_error);
         return;
     }
     s->fit = s->fit_next;
     s->fit.sent_bytes = s->stats.commit_bytes;
-    log_memory(s, was_full);
+    link_look_at_memory(s);
     const char *why = unfit_because(&s->fit);
     if (!why && s->phase != PHASE_SEEK && ack_of(s, &s->fit) < s->ack)
         why = "appendfsync is no longer always, as was promised";
@@ -552,10 +546,9 @@ static void on_beat_memory(void *arg, const redisReply *reply)
     struct store *s = arg;
     if (!reply || reply->type == REDIS_REPLY_ERROR)
         return;
-    bool was_full = s->fit.full;
     read_memory(&s->fit, reply_span(reply));
     s->fit.sent_bytes = s->beat_bytes;
-    log_memory(s, was_full);
+    link_look_at_memory(s);
 }
 
 void link_on_beat(void *arg)

@@ -14,6 +14,8 @@
 #define STORE_REPLY_MS       5000 /* a connection silent for longer is broken */
 #define STORE_CONFIRM_MS     20   /* between two looks at Redis's AOF buffer at start … */
 #define STORE_CONFIRM_MAX_MS 3000 /* … for at most so long: Redis itself waits at most 2 s */
+#define STORE_FULL_PERCENT   80   /* of maxmemory: no new jobs … */
+#define STORE_ROOM_PERCENT   75   /* … until it is below this again */
 #define STORE_AGAIN_MAX_MS   1000 /* between two tries on a store that refuses */
 
 enum phase { PHASE_SEEK, PHASE_RECOVER, PHASE_CONFIRM, PHASE_SERVE, PHASE_LEFT, PHASE_FENCED };
@@ -27,7 +29,7 @@ enum link_state {
 };
 
 struct fitness {
-    bool known_aof, aof, evicts, always, full;
+    bool known_aof, aof, evicts, always;
     uint64_t bytes, bytes_max;
     uint64_t sent_bytes; /* of commits until then */
 };
@@ -47,6 +49,7 @@ struct store {
     char greet_error[160];
     struct fitness fit, fit_next; /* as last known; being read */
     enum ack ack;                 /* what was promised at start */
+    bool full;                    /* no new jobs */
     uint64_t beat_bytes;          /* sent in commits when its memory was last asked for */
     bool warned;                  /* that it may lose jobs */
     bool unfit;                   /* the Redis at the other end gives less than it did */
@@ -61,7 +64,7 @@ struct store {
     size_t tag_key_before_len;
     bool rising;       /* `epoch` is new and its first `last` not yet known */
     bool rewrite_due;  /* store_must_rewrite has something to say */
-    bool rewriting;    /* the caller is writing */
+    bool rewritten;    /* the caller has written everything anew */
     uint64_t behind_n; /* the store is behind what was shown until it has this commit */
     struct recover *recover;
     struct store_recovered recovered;
@@ -109,6 +112,7 @@ void link_settled(struct store *s);
 void link_on_beat(void *arg);
 void link_on_again(void *arg);
 void link_fenced(struct store *s);
+void link_look_at_memory(struct store *s);
 
 /* store.c */
 void store_free_bare(struct store **store);

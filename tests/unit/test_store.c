@@ -665,7 +665,15 @@ static void a_full_redis_takes_commits_and_says_so(void **state)
     assert_non_null(strstr(admin(&w.redis, "SET other x"), "OOM"));
     put_job(&w, 1, STATE_PENDING);
     UNTIL(&w, all_stored(x));
-    admin(&w.redis, "CONFIG SET maxmemory 0");
+    /* A little room is none yet. */
+    uint64_t bytes = w.store->fit.bytes, before = w.store->fit.bytes_max;
+    char more[64];
+    snprintf(more, sizeof more, "CONFIG SET maxmemory %" PRIu64, bytes * 100 / 77);
+    admin(&w.redis, more);
+    UNTIL(&w, x->store->fit.bytes_max > before);
+    assert_true(store_is_full(w.store));
+    snprintf(more, sizeof more, "CONFIG SET maxmemory %" PRIu64, bytes * 2);
+    admin(&w.redis, more);
     UNTIL(&w, !store_is_full(x->store));
     world_remove(&w);
 }
@@ -763,8 +771,12 @@ static void beyond_the_ring_a_new_epoch_writes_everything_anew(void **state)
     assert_true(store_must_rewrite(w.store, &epoch));
     assert_false(store_must_rewrite(w.store, &epoch));
     assert_true(epoch > before);
-    put_job(&w, 1, STATE_PROCESSING); /* as the core does for every live job */
+    put_job(&w, 1, STATE_PROCESSING); /* as the core does for every live job, in slices */
+    UNTIL(&w, all_stored(x));
+    assert_true(store_is_stalled(w.store));
+    assert_false(store_is_current(w.store));
     put_job(&w, 2, STATE_PENDING);
+    store_rewritten(w.store);
     hold_marker(&w, w.number);
     UNTIL(&w, all_stored(x) && !store_is_stalled(x->store));
     assert_int_equal(released(&w), 1);
