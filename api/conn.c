@@ -9,6 +9,7 @@
 
 #include "api/inbox.h"
 #include "api/server.h"
+#include "common/random.h"
 
 #define OUT_HIGH_BYTES    (256u << 10) /* with this much unwritten, no further request is looked at */
 #define WRITE_STEP_BYTES  16384        /* progress that restarts the writer's clock */
@@ -128,10 +129,10 @@ static void name_request(struct conn *c, struct exchange *x, const struct http_h
         memcpy(x->request_id, value.data, value.len);
         x->request_id[value.len] = '\0';
     } else {
-        trace_id_make(server_random(c->server), x->request_id);
+        trace_id_make(random_draw(&c->server->random), x->request_id);
     }
     if (head && http_find(head, "traceparent", &value, &count) && count == 1)
-        (void)trace_continue(value, server_random(c->server), x->trace);
+        (void)trace_continue(value, random_draw(&c->server->random), x->trace);
 }
 
 /* head: NULL when it could not be read. NULL: no memory, the connection is broken. */

@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/prefork.h"
+#include "common/role.h"
 
 #define STOP_SLACK_MS 2000 /* a child ends by itself at api.stop_ms; only then is it killed */
 
@@ -47,8 +48,8 @@ static enum err open_listener(struct parent *parent)
     if (parent->listener >= 0)
         return ERR_OK;
     enum err e = server_listen(conf->api.host, (unsigned)conf->api.port, &parent->listener, &port);
-    if (!e)
-        e = server_write_port(conf->api.port_file, port);
+    if (!e && conf->api.port_file[0])
+        e = role_write_number(conf->api.port_file, port);
     if (e)
         log_event(LOG_FATAL, "what=listen host=%s port=%u why=%s", log_str(span_str(conf->api.host)), (unsigned)conf->api.port,
                   log_str(span_str(strerror(errno))));

@@ -108,23 +108,6 @@ enum err server_listen(const char *host, unsigned port, int *ret_fd, unsigned *r
     return e;
 }
 
-enum err server_write_port(const char *path, unsigned port)
-{
-    char draft[4096];
-    if (!path[0])
-        return ERR_OK;
-    if (snprintf(draft, sizeof draft, "%s.new", path) >= (int)sizeof draft) {
-        errno = ENAMETOOLONG;
-        return ERR_SYSTEM;
-    }
-    FILE *file = fopen(draft, "we");
-    if (!file)
-        return ERR_SYSTEM;
-    bool written = fprintf(file, "%u\n", port) > 0;
-    written = fclose(file) == 0 && written;
-    return written && rename(draft, path) == 0 ? ERR_OK : ERR_SYSTEM;
-}
-
 /* --- clocks --- */
 
 void server_clock_start(struct server *s, enum server_clock kind, struct conn_clock *clock)
@@ -185,15 +168,6 @@ void server_left(struct server *s)
         listen_again(s);
     if (s->draining && s->conns_count == 0)
         s->hooks.drained(s->hooks.arg);
-}
-
-/* SplitMix64 (Steele, Lea, Flood 2014): names requests and spans, keeps no secret. */
-uint64_t server_random(struct server *s)
-{
-    uint64_t z = s->random += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
 }
 
 const char *server_date(struct server *s)

@@ -52,7 +52,7 @@ struct server {
     unsigned inboxes_free, exchanges_free;
     size_t input_bytes, output_bytes;
     bool draining;
-    uint64_t random; /* state of the id generator */
+    uint64_t random; /* state of random_draw: names of requests and spans */
     msec date_due;
     char date[HTTP_DATE_LEN + 1];
     struct server_counts counts;
@@ -84,10 +84,7 @@ static inline void server_clock_stop(struct conn_clock *clock)
 }
 bool server_input_room(struct server *server, size_t bytes); /* for so many more */
 void server_left(struct server *server);                     /* a connection was freed */
-uint64_t server_random(struct server *server);
 const char *server_date(struct server *server);
 
 /* Opens host:port, writes ret_port. Called in the parent, before the fork. ERR_SYSTEM with errno. */
 MUST_USE enum err server_listen(const char *host, unsigned port, int *ret_fd, unsigned *ret_port);
-/* Writes the port in use into a file, by rename; "" for none. ERR_SYSTEM with errno. */
-MUST_USE enum err server_write_port(const char *path, unsigned port);

@@ -18,6 +18,7 @@
 #include "common/list.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "common/role.h"
 
 #define RUNS_AFTER_MS    1000  /* a child that lived this long counts as running without having said so */
 #define STEADY_MS        10000 /* and this long, as no failure to start */
@@ -265,24 +266,6 @@ static bool all_run(const struct parent *parent)
     return true;
 }
 
-/* A reader sees a whole number or no file. */
-static bool write_pid_file(const char *path, pid_t pid)
-{
-    char temporary[4096];
-    int len = snprintf(temporary, sizeof temporary, "%s.%d", path, (int)pid);
-    if (len < 0 || (size_t)len >= sizeof temporary)
-        return false;
-    FILE *file = fopen(temporary, "we");
-    if (!file)
-        return false;
-    bool written = fprintf(file, "%d\n", (int)pid) > 0;
-    written = fclose(file) == 0 && written;
-    if (written && rename(temporary, path) == 0)
-        return true;
-    unlink(temporary);
-    return false;
-}
-
 static void remove_pid_file(const char *path, pid_t pid)
 {
     int held = 0;
@@ -306,7 +289,7 @@ static void announce(struct parent *parent, msec now)
     }
     const char *path = parent->options->pid_file;
     if (path && !parent->pid_file_written) {
-        parent->pid_file_written = write_pid_file(path, parent->pid);
+        parent->pid_file_written = role_write_number(path, (unsigned long)parent->pid) == ERR_OK;
         if (!parent->pid_file_written)
             log_event(LOG_PID_FILE_BAD, "path=%s reason=%s", log_str(span_str(path)), log_str(span_str(strerror(errno))));
     }

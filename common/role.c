@@ -106,3 +106,21 @@ uint64_t role_descriptors(void)
     (void)!setrlimit(RLIMIT_NOFILE, &limit); /* refused: what there is has to do */
     return getrlimit(RLIMIT_NOFILE, &limit) ? 0 : (uint64_t)limit.rlim_cur;
 }
+
+enum err role_write_number(const char *path, unsigned long number)
+{
+    char *draft = NULL;
+    if (asprintf(&draft, "%s.%d", path, (int)getpid()) < 0) {
+        errno = ENOMEM;
+        return ERR_SYSTEM;
+    }
+    FILE *file = fopen(draft, "we");
+    bool written = file && fprintf(file, "%lu\n", number) > 0;
+    written = file && fclose(file) == 0 && written && rename(draft, path) == 0;
+    int why = errno;
+    if (file && !written)
+        unlink(draft);
+    free(draft);
+    errno = why;
+    return written ? ERR_OK : ERR_SYSTEM;
+}

@@ -1,4 +1,4 @@
-/* Endpoints and credentials as the settings mean them, and descriptors as the system lets us: shared by every role. */
+/* What every role does on its way up: endpoints and credentials as the settings mean them, descriptors, its pid and port. */
 #pragma once
 
 #include "common/conf.h"
@@ -19,3 +19,6 @@ void role_redis_done(struct role_redis *store);
 
 /* Raises this process's limit of descriptors as far as it may. Returns the limit; 0: not known. */
 uint64_t role_descriptors(void);
+
+/* Writes a number and a newline into a file by rename: a reader sees all of it or no file. ERR_SYSTEM with errno. */
+MUST_USE enum err role_write_number(const char *path, unsigned long number);

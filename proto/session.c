@@ -1,5 +1,7 @@
 #include "proto/session.h"
 
+#include "common/random.h"
+
 #define FIRST_WAIT_MS  20 /* before a transport is made again; doubles */
 #define WAIT_MAX_MS    1000
 #define REFUSED_MS     5000
@@ -10,19 +12,10 @@
 #define LASTED_MS      1000 /* a session that stood this long forgives the tries before it */
 #define HEARTBEAT_MS   5000 /* when WELCOME names no interval */
 
-/* splitmix64 */
-static uint64_t draw(struct session *session)
-{
-    uint64_t z = session->random += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 /* Between half of it and all of it. */
 static msec jitter(struct session *session, msec ms)
 {
-    return ms / 2 + (msec)(draw(session) % (uint64_t)(ms / 2 + 1));
+    return ms / 2 + (msec)(random_draw(&session->random) % (uint64_t)(ms / 2 + 1));
 }
 
 static msec doubled(msec first, unsigned times, msec max)
