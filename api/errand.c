@@ -137,6 +137,13 @@ static void cancelled(struct errand *e)
     exchange_reply_json(finish(e), 200, &out);
 }
 
+/* An error of the broker's as users may read it: those of the table in README.md. */
+static enum err told(unsigned error)
+{
+    bool inside = error > ERR_NOMEM && error != ERR_LIMIT && error != ERR_SYSTEM && error != ERR_CORRUPT;
+    return err_known(error) && !inside ? (enum err)error : ERR_BROKER;
+}
+
 /* Nothing could be learnt. That a submit was accepted, or a job cancelled, stays true all the same. */
 static void unknown_with(struct errand *e, const struct fault *fault)
 {
@@ -286,8 +293,7 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
         fail_with(e, &(struct fault){.error = ERR_CONFLICT, .message = "the job has not ended: cancel it first"});
         return;
     default:
-        unknown_with(e, &(struct fault){.error = err_known(a->error) ? (enum err)a->error : ERR_BROKER,
-                                        .retry_after_ms = a->retry_after_ms});
+        unknown_with(e, &(struct fault){.error = told(a->error), .retry_after_ms = a->retry_after_ms});
         return;
     }
     if (e->goal == ERRAND_FORGET) {
@@ -427,7 +433,7 @@ static void on_ack(void *owner, enum err error, const struct frame *frame)
     if (ack->error) {
         char detail[PROTO_TEXT_BYTES + 1];
         snprintf(detail, sizeof detail, "%.*s", SPAN_ARG(ack->detail));
-        fail_with(e, &(struct fault){.error = err_known(ack->error) ? (enum err)ack->error : ERR_BROKER,
+        fail_with(e, &(struct fault){.error = told(ack->error),
                                      .param = ack->error == ERR_ACK ? "ack" : NULL,
                                      .message = detail[0] ? detail : NULL,
                                      .retry_after_ms = ack->retry_after_ms});

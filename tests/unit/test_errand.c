@@ -600,6 +600,10 @@ static void test_refused_submit(void **state)
     s = expect_frame(w, MESSAGE_SUBMIT);
     tell(w, MESSAGE_ACK, &(struct msg_ack){.ref = s.ref, .id = s.id, .error = ERR_ACK});
     expect_reply(c, 422, "\"code\":\"ack_unavailable\"");
+    request(c, "POST", "/v1/jobs", "", "{\"prompt\":\"hello\"}");
+    s = expect_frame(w, MESSAGE_SUBMIT);
+    tell(w, MESSAGE_ACK, &(struct msg_ack){.ref = s.ref, .id = s.id, .error = ERR_FENCED}); /* between processes */
+    expect_reply(c, 503, "\"code\":\"broker_unavailable\"");
     hang_up(&c);
 }
 
