@@ -393,11 +393,11 @@ void conn_answered(struct exchange *x, size_t bytes)
 }
 
 /* The socket took less than there is: wait until it takes more. */
-static void write_blocked(struct conn *c, size_t left)
+static void write_blocked(struct conn *c)
 {
     c->blocked = true;
-    if (list_empty(&c->write_clock.node) || c->write_mark - left >= WRITE_STEP_BYTES) {
-        c->write_mark = left;
+    if (list_empty(&c->write_clock.node) || c->taken_bytes >= WRITE_STEP_BYTES) {
+        c->taken_bytes = 0;
         server_clock_start(c->server, CLOCK_WRITE, &c->write_clock);
     }
     if (event_add(&c->writable, NULL))
@@ -414,10 +414,10 @@ static void write_some(struct conn *c)
     if (n > 0) {
         c->out_bytes -= (size_t)n;
         c->server->output_bytes -= (size_t)n;
+        c->taken_bytes += (size_t)n;
     }
-    size_t left = evbuffer_get_length(c->out);
-    if (left) {
-        write_blocked(c, left);
+    if (evbuffer_get_length(c->out)) {
+        write_blocked(c);
         return;
     }
     evbuffer_free(TAKE(c->out));

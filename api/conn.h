@@ -45,7 +45,7 @@ struct conn {
     struct list in_turn;           /* has something to do in this turn: parse, read on, write, end */
     struct conn_clock clock;       /* of its state */
     struct conn_clock write_clock; /* while `blocked` */
-    size_t write_mark;             /* out_bytes when that one was started */
+    size_t taken_bytes;            /* by the socket since that one was started */
 
     struct list exchanges; /* struct exchange, owned, oldest first */
     unsigned exchanges_count;
