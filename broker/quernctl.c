@@ -1,4 +1,5 @@
 /* quernctl: the command line. It talks to the broker's monitor socket only. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +12,9 @@
 
 enum exit_code { EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_UNREACHABLE };
 
-#define SETTINGS_MAX 16
-#define WITHIN_MS    5000
+#define SETTINGS_MAX  16
+#define WITHIN_MS     5000
+#define WITHIN_MAX_MS 3600000
 
 struct options {
     const char *settings[SETTINGS_MAX];
@@ -51,18 +53,38 @@ static enum exit_code exit_code_of(enum err error)
     }
 }
 
-static enum exit_code say(enum err error, const char *detail)
+/* Whoever reads JSON finds the error there too. */
+static void say_json(const char *code, const char *sentence)
 {
-    fprintf(stderr, "quernctl: %s: %s\n", err_name(error), detail && detail[0] ? detail : err_sentence(error));
+    AUTO(json_out_done) struct json_out out = {0};
+    json_lit(&out, "{\"error\":{\"code\":");
+    json_str(&out, span_str(code));
+    json_lit(&out, ",\"message\":");
+    json_str(&out, span_str(sentence));
+    json_lit(&out, "}}\n");
+    if (!out.failed && fwrite(out.data, 1, out.len, stdout) == out.len)
+        fflush(stdout);
+}
+
+static enum exit_code say(const struct options *o, enum err error, const char *detail)
+{
+    const char *sentence = detail && detail[0] ? detail : err_sentence(error);
+    fprintf(stderr, "quernctl: %s: %s\n", err_name(error), sentence);
+    if (o->json)
+        say_json(err_name(error), sentence);
     return exit_code_of(error);
 }
 
 static enum exit_code print(const struct options *o, struct span body)
 {
     AUTO(json_out_done) struct json_out out = {0};
-    enum err e = !body.len ? ERR_OK : o->json ? show_json(body, &out) : show_text(body, &out);
+    enum err e = ERR_OK;
+    if (body.len)
+        e = o->json ? show_json(body, &out) : show_text(body, &out);
+    else if (o->json)
+        json_lit(&out, "{}\n"); /* done, and there is nothing to show */
     if (e != ERR_OK)
-        return say(e, "the answer cannot be read");
+        return say(o, e, "the answer cannot be read");
     if (out.len && fwrite(out.data, 1, out.len, stdout) != out.len)
         return EXIT_FAILED;
     return fflush(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
@@ -75,13 +97,13 @@ static enum exit_code ask(const struct options *o, const struct msg_question *qu
     AUTO(ask_answer_done) struct ask_answer answer = {0};
     enum err e = conf_load(o->settings, o->settings_count, &conf, &fault);
     if (e != ERR_OK)
-        return say(e, fault.text);
+        return say(o, e, fault.text);
     struct ask_options options = {conf, o->endpoint, o->key_file, o->within_ms};
     e = ask_broker(&options, question, &answer);
     if (e != ERR_OK)
-        return say(e, e == ERR_UNREACHABLE ? "the broker's monitor socket does not answer" : NULL);
+        return say(o, e, answer.detail);
     if (answer.error != ERR_OK)
-        return say(answer.error, answer.detail);
+        return say(o, answer.error, answer.detail);
     return print(o, blob_span(answer.body));
 }
 
@@ -92,6 +114,8 @@ static enum exit_code run_stats(const struct options *o, char **args)
 
 static enum exit_code run_peers(const struct options *o, char **args)
 {
+    if (o->role && strcmp(o->role, "api") != 0 && strcmp(o->role, "worker") != 0 && strcmp(o->role, "monitor") != 0)
+        return say(o, ERR_INVALID, "--role is one of api, worker, monitor");
     return ask(
         o, &(struct msg_question){.question = QUESTION_WORKERS, .name = span_str(o->role ? o->role : "all"), .limit = 10000});
 }
@@ -114,10 +138,10 @@ static enum exit_code pause_or_resume(const struct options *o, enum question que
 {
     char name[PROTO_NAME_BYTES + 1];
     if (!o->tenant == !o->queue)
-        return say(ERR_INVALID, "give one of --tenant NAME and --queue NAME");
+        return say(o, ERR_INVALID, "give one of --tenant NAME and --queue NAME");
     int len = snprintf(name, sizeof name, "%s:%s", o->tenant ? "tenant" : "queue", o->tenant ? o->tenant : o->queue);
     if (len >= (int)sizeof name)
-        return say(ERR_INVALID, "the name is too long");
+        return say(o, ERR_INVALID, "the name is too long");
     return ask(o, &(struct msg_question){.question = question, .name = span_str(name)});
 }
 
@@ -145,9 +169,13 @@ static enum exit_code run_reload(const struct options *o, char **args)
 static enum exit_code run_keygen(const struct options *o, char **args)
 {
     struct wire_key key;
+    char why[300];
+    errno = 0;
     enum err e = wire_key_make(args[0], &key);
-    if (e != ERR_OK)
-        return say(e, "the file exists, or cannot be written");
+    if (e != ERR_OK) {
+        snprintf(why, sizeof why, "%.200s: %s", args[0], errno ? strerror(errno) : err_sentence(e));
+        return say(o, e, why);
+    }
     if (o->json)
         printf("{\"public_key\":\"%s\"}\n", key.text);
     else
@@ -166,8 +194,8 @@ static void put_help(FILE *out)
           "  --settings FILE   read settings; given again, later files win over earlier ones\n"
           "  --endpoint ADDR   the monitor socket; default: broker.monitor of the settings\n"
           "  --key FILE        our CURVE key, needed over TCP\n"
-          "  --within MS       how long to wait for the answer; default 5000\n"
-          "  --json            print JSON\n"
+          "  --within MS       how long to wait for the answer; default 5000. Nobody there is said after 2000\n"
+          "  --json            print JSON, errors too\n"
           "  --result          job: its result too\n"
           "  --tenant NAME     stats, pause, resume: of this tenant\n"
           "  --queue NAME      pause, resume: this queue\n"
@@ -199,6 +227,16 @@ static const struct command commands[] = {
     {NULL, NULL, NULL, 0, NULL},
 };
 
+static bool read_ms(const char *text, msec *ret_ms)
+{
+    char *end;
+    long value = strtol(text, &end, 10);
+    if (end == text || *end || value <= 0 || value > WITHIN_MAX_MS)
+        return false;
+    *ret_ms = value;
+    return true;
+}
+
 static bool read_options(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {{"settings", required_argument, NULL, 's'},
@@ -227,7 +265,8 @@ static bool read_options(int argc, char **argv, struct options *o)
             o->key_file = optarg;
             break;
         case 'w':
-            o->within_ms = atoll(optarg);
+            if (!read_ms(optarg, &o->within_ms))
+                return false;
             break;
         case 't':
             o->tenant = optarg;
@@ -251,7 +290,7 @@ static bool read_options(int argc, char **argv, struct options *o)
             return false;
         }
     }
-    return o->within_ms > 0;
+    return true;
 }
 
 static const struct command *find(const char *name)
@@ -262,9 +301,11 @@ static const struct command *find(const char *name)
     return NULL;
 }
 
-static enum exit_code usage(const char *why)
+static enum exit_code usage(const struct options *o, const char *why)
 {
     fprintf(stderr, "quernctl: %s; see quernctl help\n", why);
+    if (o->json)
+        say_json("usage", why);
     return EXIT_USAGE;
 }
 
@@ -276,15 +317,15 @@ int main(int argc, char **argv)
         return run_main(argc - 1, argv + 1);
     log_level(4); /* a person asked one thing: sessions that come and go are no news */
     if (!read_options(argc, argv, &o))
-        return usage("the options are not understood");
+        return usage(&o, "the options are not understood");
     if (o.help)
         return (int)run_help(&o, NULL);
     if (optind >= argc)
-        return usage("a command is needed");
+        return usage(&o, "a command is needed");
     const struct command *command = find(argv[optind]);
     if (!command || !command->run)
-        return usage("there is no such command");
+        return usage(&o, "there is no such command");
     if (argc - optind - 1 != command->args_count)
-        return usage(command->args_count ? "this command takes one argument" : "this command takes no argument");
+        return usage(&o, command->args_count ? "this command takes one argument" : "this command takes no argument");
     return (int)command->run(&o, argv + optind + 1);
 }

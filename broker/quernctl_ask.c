@@ -8,11 +8,15 @@
 #include "common/role.h"
 #include "proto/link.h"
 
-#define REF 1
+#define REF      1
+#define REACH_MS 2000 /* a broker that serves opens a session within milliseconds */
 
 struct asking {
     struct loop *loop;
     struct link *link;
+    struct timer *late;
+    msec until;
+    bool met; /* it has had a session */
     const struct msg_question *question;
     struct ask_answer *answer;
     bool answered;
@@ -34,6 +38,8 @@ static void on_up(void *arg, const struct msg_welcome *welcome, bool new_epoch)
 {
     struct asking *a = arg;
     struct msg_question question = *a->question;
+    a->met = true;
+    timer_set(a->late, a->until);
     question.ref = REF;
     a->sent = link_send(a->link, MESSAGE_QUESTION, &question, NULL);
 }
@@ -62,14 +68,10 @@ static void on_late(void *arg)
     loop_stop(((struct asking *)arg)->loop);
 }
 
-static enum err make_link(struct asking *a, const struct ask_options *o)
+static enum err make_link(struct asking *a, const struct ask_options *o, const char *endpoint)
 {
-    AUTO(release_text)
-    char *endpoint = o->endpoint ? strdup(o->endpoint) : role_endpoint(o->conf, o->conf->broker.monitor, "monitor");
     char host[200] = "", name[256];
     struct link_options options = {.endpoint = endpoint, .role = ROLE_MONITOR, .name = name};
-    if (!endpoint)
-        return ERR_NOMEM;
     if (gethostname(host, sizeof host - 1) != 0)
         host[0] = '\0';
     snprintf(name, sizeof name, "quernctl@%s:%d", host, (int)getpid());
@@ -85,21 +87,28 @@ static enum err make_link(struct asking *a, const struct ask_options *o)
     return e;
 }
 
-enum err ask_broker(const struct ask_options *options, const struct msg_question *question, struct ask_answer *ret_answer)
+enum err ask_broker(const struct ask_options *o, const struct msg_question *question, struct ask_answer *ret_answer)
 {
-    struct asking a = {.question = question, .answer = ret_answer};
+    struct asking a = {.question = question, .answer = ret_answer, .until = clock_mono() + o->within_ms};
     *ret_answer = (struct ask_answer){0};
-    AUTO(loop_free) struct loop *loop = a.loop = loop_new(on_turn, &a);
+    AUTO(release_text)
+    char *endpoint = o->endpoint ? strdup(o->endpoint) : role_endpoint(o->conf, o->conf->broker.monitor, "monitor");
+    AUTO(loop_free) struct loop *loop = a.loop = endpoint ? loop_new(on_turn, &a) : NULL;
     if (!loop)
         return ERR_NOMEM;
-    AUTO(timer_free) struct timer *late = timer_new(loop, on_late, &a);
+    AUTO(timer_free) struct timer *late = a.late = timer_new(loop, on_late, &a);
     if (!late)
         return ERR_NOMEM;
-    enum err e = make_link(&a, options);
+    enum err e = make_link(&a, o, endpoint);
     if (e != ERR_OK)
         return e;
-    timer_set(late, clock_mono() + options->within_ms);
+    timer_set(late, MIN(a.until, clock_mono() + REACH_MS));
     loop_run(loop);
     link_free(&a.link);
-    return a.answered ? ERR_OK : ERR_UNREACHABLE;
+    if (a.answered)
+        return ERR_OK;
+    snprintf(ret_answer->detail, sizeof ret_answer->detail, "%s at %s",
+             a.met ? "no answer in time from the broker" : "no broker serves (none runs, or it starts, or waits as a standby)",
+             endpoint);
+    return ERR_UNREACHABLE;
 }

@@ -767,3 +767,64 @@ def test_the_feed_numbers_every_change():
         monitor.send("heartbeat")
         monitor.receive("heartbeat_ack")
         feed.close(0)
+
+
+def test_quernctl_tells_how_it_ended():
+    """Exit codes 0 to 4, and with --json a JSON value on every path."""
+    with Shard() as s:
+        api = s.peer("api")
+        job_id = "job_" + s.key("j", accepted(api)).rsplit(":", 1)[1]
+
+        def run(code, *args):
+            done = s.broker.ctl(*args, check=False)
+            assert done.returncode == code, (args, done)
+            shown = json.loads(done.stdout)
+            assert bool(code) == ("error" in shown) == bool(done.stderr), (args, done)
+            return shown
+
+        for acts in (["stats"], ["peers"], ["pause", "--queue", "q"], ["resume", "--queue", "q"], ["reload"], ["job", job_id]):
+            run(0, *acts)
+        run(0, "cancel", job_id)
+        assert run(1, "cancel", job_id)["error"]["code"] == "already_ended"
+        key = s.dir / "key"
+        public = run(0, "keygen", str(key))["public_key"]
+        before = key.read_bytes()
+        assert public.encode() in before and key.stat().st_mode & 0o777 == 0o600
+        assert "exists" in run(1, "keygen", str(key))["error"]["message"] and key.read_bytes() == before
+        for wrong in (["nonsense"], ["job"], ["job", "nonsense"], ["pause"], ["peers", "--role", "x"], ["--within", "1x", "stats"],
+                      ["--nonsense", "stats"], ["--settings", str(key), "stats"]):
+            run(2, *wrong)
+        run(3, "job", "job_" + "0" * 26)
+        run(3, "cancel", "job_" + "0" * 26)
+        for stop in (lambda: s.broker.process.send_signal(signal.SIGSTOP), s.broker.kill):
+            stop()
+            began = time.monotonic()
+            assert s.broker.endpoint("monitor") in run(4, "stats")["error"]["message"]
+            assert time.monotonic() - began < 3
+
+
+def test_the_feeds_keys_are_read_again():
+    import zmq
+    port = quern.free_port()
+    with Shard(feed="", key_file="") as s:
+        key = str(s.dir / "server.key")
+        server, mine = s.broker.ctl("keygen", key)["public_key"], zmq.curve_keypair()
+        s.broker.kill()
+        s.broker.values["broker"].update(feed=f"tcp://127.0.0.1:{port}", key_file=key)
+        s.broker.write(s.broker.values)
+        s.broker.start()
+        s.peer("monitor")  # while there is one the feed is made
+
+        def hears(ms):
+            feed = wire.Peer.context.socket(zmq.SUB)
+            feed.curve_serverkey, (feed.curve_publickey, feed.curve_secretkey) = server.encode(), mine
+            feed.setsockopt(zmq.SUBSCRIBE, b"")
+            feed.connect(f"tcp://127.0.0.1:{port}")
+            heard = feed.poll(ms)
+            feed.close(0)
+            return heard
+        assert not hears(1500)
+        s.broker.write({**s.broker.values, "peers": [{"role": "monitor", "name": "m", "public_key": mine[0].decode()}]})
+        s.broker.process.send_signal(signal.SIGHUP)
+        until(lambda: "settings.reloaded" in s.broker.log(), "settings are read again")
+        assert hears(10000)
