@@ -14,6 +14,8 @@
 /* Tells the program that a fenced broker becomes to wait for its successor, whatever its name. */
 #define STANDBY "STANDBY_AFTER_FENCE"
 
+#define DESCRIPTORS_MIN 4096 /* a hard limit below this is said at the start: each connected process needs one or two */
+
 struct program {
     int argc;
     char **argv;
@@ -47,10 +49,12 @@ static void on_signal(void *arg, int signo)
 static void raise_descriptor_limit(void)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_max < DESCRIPTORS_MIN)
+        log_event(LOG_DESCRIPTORS_FEW, "limit=%llu wanted=%d", (unsigned long long)limit.rlim_max, DESCRIPTORS_MIN);
 }
 
 static bool make_state_dir(const struct conf *conf)
@@ -69,11 +73,11 @@ static void write_pid(const char *path)
     if (!path[0] || snprintf(beside, sizeof beside, "%s.new", path) >= (int)sizeof beside)
         return;
     FILE *file = fopen(beside, "we");
-    if (!file)
-        return;
-    fprintf(file, "%d\n", (int)getpid());
-    if (fclose(file) == 0)
-        (void)!rename(beside, path);
+    bool written = file && fprintf(file, "%d\n", (int)getpid()) > 0;
+    if (file)
+        written = fclose(file) == 0 && written;
+    if (!written || rename(beside, path) != 0)
+        log_event(LOG_PID_FILE_BAD, "path=%s reason=%s", log_str(span_str(path)), log_str(span_str(strerror(errno))));
 }
 
 static enum err make_broker(struct program *program, struct conf *conf)

@@ -92,6 +92,14 @@ static struct said *said_by(struct stats *s, const struct peer *peer)
     return said;
 }
 
+static bool is_said(const struct said *said, const struct sum *sum)
+{
+    for (uint32_t i = 0; i < said->count; i++)
+        if (said->list[i].sum == sum)
+            return true;
+    return false;
+}
+
 static uint64_t said_before(const struct said *said, const struct sum *sum)
 {
     for (uint32_t i = 0; said && i < said->count; i++)
@@ -110,8 +118,8 @@ void stats_heartbeat(struct stats *s, const struct peer *peer, const char *role,
     for (uint32_t i = 0; i < heartbeat->counters_count; i++) {
         const struct rec_counter *counter = &heartbeat->counters[i];
         struct sum *sum = sum_of(s, role, counter->name);
-        if (!sum)
-            continue;
+        if (!sum || is_said(now, sum))
+            continue; /* no room for the name, or said twice */
         sum->value += counter->value - said_before(before, sum);
         now->list[now->count].sum = sum;
         now->list[now->count++].value = counter->value;
