@@ -708,6 +708,22 @@ def test_settings_are_read_again():
         accepted(api, ref=2)
 
 
+def test_a_reader_too_far_behind_is_told_to_begin_again():
+    with Shard() as s:
+        api, worker = s.peer("api"), s.peer("worker", slots=1)
+        ids = [accepted(api, ref=n) for n in range(24)]
+        api.received = 0
+        result, seen = b'"' + b"x" * 4_000_000 + b'"', []
+        for _ in ids:  # 96 MB of ends, of which it acknowledges none
+            job = worker.receive("job")
+            finish(worker, job, result)
+            worker.receive("outcome_ack")
+            seen.append(job.id)
+        assert api.receive("hello_wanted", seconds=5).epoch == api.epoch
+        api.again()
+        assert sorted(seen) == sorted(ids) and s.broker.numbers()["completed"] == 24
+
+
 # ---- the monitor ----
 
 
