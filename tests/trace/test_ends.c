@@ -26,6 +26,9 @@ static void cancelled_while_it_waits(void **state)
     /* asked again before it is stored: the same end, at the same moment */
     cancel(t, "a");
     expect(t, "answer api a already_ended cancelled progress 0 calls 0 @6");
+    stored_to(t, 5);
+    ask(t, "a"); /* not before all of its end is stored is it gone */
+    expect(t, "answer api a already_ended cancelled progress 0 calls 0 @6");
     stored(t);
     cancel(t, "a");
     expect(t, "answer api a not_live");

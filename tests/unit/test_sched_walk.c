@@ -41,12 +41,15 @@ struct client {
     msec sent_at;
     uint8_t state;      /* terminal state shown to somebody, 0 none */
     struct fence fence; /* of its last lease */
+    uint32_t run;
+    unsigned failures; /* outcomes that count, taken by the broker */
 };
 
 /* The store, by job. */
 struct kept {
     bool live, body, ended;
     bool keyed;
+    unsigned failures;
     uint8_t state; /* of r: */
     struct rec_job record;
     struct rec_attempt attempts[PROTO_ATTEMPTS];
@@ -135,6 +138,7 @@ struct world {
     bool other_settings;
     unsigned traced;
     int input;
+    struct run told; /* by the OUTCOME that is being taken */
     uint64_t refused_steps, jobs_sent, ended, restarts, crashes;
 };
 
@@ -420,13 +424,22 @@ static void take_write(struct world *w, const struct effect *e)
         const struct job *job = job_table_find(&w->s->jobs, &e->id);
         must(w, (r->failed_attempts < 3 && r->solo_crashes < 3) || (job && job->ending),
              "a job has had all its attempts and is live");
-        if (r->state == STATE_PROCESSING && fence_compare(r->fence, c->fence) != 0) {
+        if (!r->run) /* made, maybe a second time: a broker was killed before the first was stored */
+            c->run = c->failures = 0;
+        if (w->input == INPUT_OUTCOME && write->job == w->told.job && retry_rule(w->told.kind).counted &&
+            r->state == STATE_RETRYING) {
+            must(w, ++c->failures < 3, "a job is tried again that has had all its attempts");
+            must(w, fence_compare(w->told.fence, c->fence) == 0, "the outcome of another run counts");
+        }
+        write->kept.failures = c->failures;
+        if (r->state == STATE_PROCESSING && r->run != c->run) {
             if (fence_compare(c->fence, r->fence) >= 0)
                 fprintf(stderr, "job %u: %" PRIu64 ":%" PRIu64 " then %" PRIu64 ":%" PRIu64 "\n", write->job, c->fence.epoch,
                         c->fence.n, r->fence.epoch, r->fence.n);
             must(w, fence_compare(c->fence, r->fence) < 0, "a fence does not grow");
             must(w, !w->stalled, "a lease was given while the store was behind");
             c->fence = r->fence;
+            c->run = r->run;
         }
     }
     if (e->type == EFFECT_SAVE_ENDED) {
@@ -437,6 +450,9 @@ static void take_write(struct world *w, const struct effect *e)
              "a record shows another job's display part");
         write->kept.state = e->ended.state;
         write->kept.keyed = e->ended.idem.len == 32;
+        bool told = w->input == INPUT_OUTCOME && write->job == w->told.job &&
+                    (e->ended.state == STATE_COMPLETED || (w->told.kind && e->ended.kind == w->told.kind));
+        must(w, !told || fence_compare(w->told.fence, c->fence) == 0, "the outcome of another run ends a job");
         must(w, e->ended.kind != KIND_POISON || e->ended.state == STATE_FAILED, "poison is a failure");
     }
     trace(w, write->job, "write %" PRIu64 " of type %d, state %u, given after input %d\n", e->number, e->type,
@@ -479,7 +495,10 @@ static void take_effect(struct world *w, const struct effect *e)
         f.state = e->answer.view.state;
         if (f.error == ERR_NOT_LIVE) {
             const struct job *job = job_table_find(&w->s->jobs, &e->answer.id);
+            const struct client *c = &w->clients[f.job];
             must(w, !job || !job->state || e->answer.ref == 99, "not_live was said of a live job");
+            must(w, e->answer.ref == 99 || !c->acked || w->kept[f.job].ended || c->forgotten,
+                 "not_live was said of a job whose end is not stored");
         }
         break;
     case EFFECT_EVENT:
@@ -596,6 +615,8 @@ static void step(struct world *w, struct input *in)
     struct effects mine = {0};
     w->step++;
     w->input = in->type;
+    if (in->type == INPUT_OUTCOME)
+        w->told = (struct run){.job = job_of(&in->outcome->id), .fence = in->outcome->fence, .kind = in->outcome->kind};
     if (w->faulty && !w->calm && chance(w, 20))
         fault_arm(1 + (long)draw(w, 12), chance(w, 30));
     enum err e = sched_step(w->s, w->now, in, &mine);
@@ -625,6 +646,7 @@ static void apply(struct world *w, const struct write *write)
         kept->record = write->kept.record;
         memcpy(kept->attempts, write->kept.attempts, sizeof kept->attempts);
         kept->keyed = write->kept.keyed;
+        kept->failures = write->kept.failures;
         kept->live = true;
         break;
     case EFFECT_SAVE_BODY:
@@ -1116,6 +1138,8 @@ static void recover_jobs(struct world *w)
         if (!kept->live)
             continue;
         kept->record.attempts = kept->attempts;
+        w->clients[job].run = kept->record.run;
+        w->clients[job].failures = kept->failures;
         w->clients[job].fence = kept->record.fence; /* a later one was not stored: nobody has seen it */
         hash_of(w->clients[job].tenant, w->clients[job].key, hash);
         kept->record.idem = kept->keyed ? span_of(hash, 32) : (struct span){0};
@@ -1248,6 +1272,8 @@ static void calm_down(struct world *w)
         step(w, &(struct input){.type = INPUT_PAUSE, .pause = {.queue = span_str(queues[i])}});
     for (int i = 0; i < WORKERS; i++) { /* a HELLO says anew what they serve */
         w->workers[i].silent_until = 0;
+        for (unsigned r = 0; r < w->workers[i].count; r++)
+            w->workers[i].runs[r].kind = KIND_NONE;
         worker_leaves(w, &w->workers[i], false);
     }
     for (int turn = 0; turn < 20000 && (w->s->jobs.count || w->writes || w->questions || w->s->roster.used || w->net); turn++) {
