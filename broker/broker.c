@@ -1,4 +1,4 @@
-#include "broker/broker.h"
+#include "broker/broker_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -7,12 +7,6 @@
 #include <unistd.h>
 
 #include "broker/core/effects.h"
-#include "broker/port_api.h"
-#include "broker/port_monitor.h"
-#include "broker/port_worker.h"
-#include "broker/settings.h"
-#include "broker/stats.h"
-#include "common/clock.h"
 #include "common/log.h"
 #include "common/notify.h"
 
@@ -22,94 +16,7 @@
 #define CLOCK_OFF  60000 /* a difference between wall clock and stored time that is logged */
 #define ROUNDS_MAX 64    /* of inputs that sends bring about, in one turn */
 
-/*   STARTING ──recovered──► SERVING ──drain──► DRAINING ──stored──► LEAVING ──► ended */
-enum stage { STAGE_STARTING, STAGE_SERVING, STAGE_DRAINING, STAGE_LEAVING, STAGE_ENDED };
-
-/* An input that a send brought about, to be given after the step in progress. */
-struct later {
-    struct list node;
-    struct input input;
-    struct rec_lease lease;
-};
-
-struct broker {
-    struct loop *loop;
-    struct conf *conf;
-    struct settings settings;
-    struct broker_options options;
-    char name[256];
-    struct clock_axis axis;
-    struct broker_facts facts;
-    enum ack ack;
-    enum stage stage;
-    enum broker_end end;
-
-    struct sched *sched;
-    struct effects effects;
-    bool stepping;
-    struct list later;
-    struct store *store;
-    struct port_api *api;
-    struct port_worker *worker;
-    struct port_monitor *monitor;
-    struct stats *stats;
-
-    struct peer *peers; /* by number */
-    peer_number peers_made;
-
-    uint64_t told_stored;
-    bool told_stalled, told_full;
-    bool rewriting;        /* the core has more to write anew */
-    bool must_sweep;       /* the store may have live jobs that have ended */
-    unsigned sweep_answer; /* the core's, to the sweep's question */
-    struct timer *tick, *watch, *beat;
-    msec serving_at, leave_by;
-    uint64_t revision; /* of the settings */
-    bool must_reload;
-    bool stirred; /* the core was told more than that a peer lives, since the last look at who is there */
-};
-
-/* ---- facts ---- */
-
-struct loop *broker_loop(struct broker *b)
-{
-    return b->loop;
-}
-const struct broker_facts *broker_facts(const struct broker *b)
-{
-    return &b->facts;
-}
-enum ack broker_ack(const struct broker *b)
-{
-    return b->ack;
-}
-struct store *broker_store(struct broker *b)
-{
-    return b->store;
-}
-const struct sched *broker_sched(const struct broker *b)
-{
-    return b->sched;
-}
-const struct conf *broker_conf(const struct broker *b)
-{
-    return b->conf;
-}
-msec broker_now(const struct broker *b)
-{
-    return b->axis.base + (loop_now(b->loop) - b->axis.mono_at);
-}
-
-static struct port *ports(const struct broker *b, unsigned i)
-{
-    struct port *all[] = {port_api_port(b->api), port_worker_port(b->worker), port_monitor_port(b->monitor)};
-    return all[i];
-}
-#define PORTS 3
-static const char *const port_roles[PORTS] = {"api", "worker", "monitor"};
-
-/* Nothing can be done any more without breaking a promise; the store has what was shown. */
-static void fail(struct broker *b, const char *what)
+void broker_fail(struct broker *b, const char *what)
 {
     if (b->stage == STAGE_ENDED)
         return;
@@ -119,303 +26,20 @@ static void fail(struct broker *b, const char *what)
     loop_stop(b->loop);
 }
 
-/* ---- peers ---- */
-
-peer_number broker_add_peer(struct broker *b, struct peer *peer)
-{
-    peer->number = ++b->peers_made;
-    HASH_ADD(by_number, b->peers, number, sizeof peer->number, peer);
-    return peer->number;
-}
-
-void broker_remove_peer(struct broker *b, struct peer *peer)
-{
-    HASH_DELETE(by_number, b->peers, peer);
-    stats_gone(b->stats, peer);
-}
-
-struct peer *broker_peer(struct broker *b, peer_number number)
-{
-    struct peer *peer;
-    HASH_FIND(by_number, b->peers, &number, sizeof number, peer);
-    return peer;
-}
-
-static const char *role_of(const struct broker *b, const struct peer *peer)
-{
-    for (unsigned i = 0; i < PORTS; i++)
-        if (peer->port == ports(b, i))
-            return port_roles[i];
-    return "";
-}
-
-void broker_each_peer(struct broker *b, bool (*each)(void *arg, const struct peer *peer, const char *role), void *arg)
-{
-    for (unsigned i = 0; i < PORTS; i++) {
-        struct list *node;
-        LIST_EACH (node, port_list(ports(b, i)))
-            if (!each(arg, CONTAINER_OF(node, struct peer, node), port_roles[i]))
-                return;
-    }
-}
-
-void broker_count_peer(struct broker *b, const struct peer *peer, const struct msg_heartbeat *heartbeat)
-{
-    stats_heartbeat(b->stats, peer, role_of(b, peer), heartbeat);
-}
-
-void broker_peer_reloaded(struct broker *b, const struct peer *peer, const struct msg_reloaded *reloaded)
-{
-    log_event(LOG_PEER_RELOADED, "peer=%s as=%s revision=%" PRIu64 " error=%s detail=%s", log_str(span_str(peer->name)),
-              role_of(b, peer), reloaded->revision, err_known(reloaded->error) ? err_name(reloaded->error) : "unknown_error",
-              log_str(reloaded->detail));
-}
-
-static void count_gauges(struct broker *b)
-{
-    struct shell_stats *shell = stats_shell(b->stats);
-    shell->uptime_ms = (uint64_t)(loop_now(b->loop) - b->serving_at);
-    shell->peers_api = port_peers(ports(b, 0));
-    shell->peers_worker = port_peers(ports(b, 1));
-    shell->peers_monitor = port_peers(ports(b, 2));
-}
-
-uint32_t broker_counters(struct broker *b, struct span tenant, struct rec_counter *out, uint32_t max)
-{
-    count_gauges(b);
-    return tenant.len ? stats_tenant(b->stats, b->sched, tenant, out, max) : stats_all(b->stats, b->sched, b->store, out, max);
-}
-
-/* ---- effects ---- */
-
-void broker_later(struct broker *b, const struct input *in)
-{
-    struct later *later = calloc(1, sizeof *later);
-    if (!later) {
-        fail(b, "no memory to keep an input");
-        return;
-    }
-    list_init(&later->node);
-    later->input = *in;
-    if (in->type == INPUT_UNSENT) {
-        stats_shell(b->stats)->job_unsent++;
-        later->lease = *in->unsent;
-        later->input.unsent = &later->lease;
-    }
-    list_push_back(&b->later, &later->node);
-    loop_again(b->loop);
-}
-
-static void deliver(struct broker *b, struct parcel **parcel_ptr)
-{
-    struct parcel *parcel = *parcel_ptr;
-    struct peer *peer = broker_peer(b, parcel->peer);
-    if (parcel->type == EFFECT_CHANGE) {
-        stats_shell(b->stats)->changes++;
-        port_monitor_change(b->monitor, &parcel->change);
-        parcel_free(parcel_ptr);
-    } else if (parcel->type == EFFECT_JOB || (peer && peer->port == ports(b, 1))) {
-        port_worker_deliver(b->worker, peer, parcel_ptr);
-    } else if (peer && peer->port == ports(b, 2)) {
-        port_monitor_deliver(b->monitor, peer, parcel_ptr);
-    } else {
-        port_api_deliver(b->api, peer, parcel_ptr);
-    }
-}
-
-/* What the store has released leaves before anything newer does. */
-static void deliver_released(struct broker *b)
-{
-    struct list released;
-    list_init(&released);
-    store_released(b->store, &released);
-    for (struct list *node; (node = list_first(&released));) {
-        struct parcel *parcel = CONTAINER_OF(node, struct parcel, node);
-        list_remove(node);
-        deliver(b, &parcel);
-    }
-}
-
-/* What an EVENT carries: a run's log lines; of an end, the record as the store has it. */
-static struct blob *event_body(struct broker *b, const struct effect *e)
-{
-    if (e->type != EFFECT_EVENT)
-        return NULL;
-    if (e->event.event == EVENT_ENDED && e->save)
-        return blob_ref(store_ended_record(b->store, e->save));
-    if (!e->body)
-        return NULL;
-    size_t len = e->body_len ? e->body_len : e->body->len - e->body_from;
-    return len == e->body->len ? blob_ref(e->body) : blob_copy(span_of(e->body->data + e->body_from, len));
-}
-
-/* That a job is nowhere can only be said of a store that is current: a Redis that has just come back may not have its end again
- * yet. */
-static void doubt(struct broker *b, struct effect *e)
-{
-    if (e->type != EFFECT_ANSWER || e->answer.error != ERR_NOT_LIVE || store_is_current(b->store))
-        return;
-    e->answer.error = ERR_STORE;
-    e->answer.retry_after_ms = 1000;
-}
-
-static void fill_in(struct broker *b, struct effect *e)
-{
-    if (e->type == EFFECT_WELCOME)
-        port_fill_welcome(ports(b, 0), &e->welcome);
-    else if (e->type == EFFECT_HEARTBEAT_ACK)
-        e->heartbeat_ack.now = broker_now(b);
-}
-
-/* Something to be shown that found no memory: its peer begins another session, in which it asks for what it is owed. */
-static void not_shown(struct broker *b, const struct effect *e, struct peer *peer, enum err error)
-{
-    stats_shell(b->stats)->memory_refused++;
-    log_event(LOG_NOMEM, "effect=%d error=%s", e->type, err_name(error));
-    if (e->type == EFFECT_JOB) {
-        struct rec_lease lease = {e->job.id, e->job.fence};
-        broker_later(b, &(struct input){.type = INPUT_UNSENT, .peer = e->peer, .unsent = &lease});
-    } else if (e->type == EFFECT_CHANGE) {
-        port_monitor_change(b->monitor, NULL);
-    } else if (peer) {
-        port_restart(peer, "no memory for what it is owed");
-    }
-}
-
-static void show(struct broker *b, struct effect *e)
-{
-    struct peer *peer = e->type == EFFECT_CHANGE ? NULL : broker_peer(b, e->peer);
-    struct parcel *parcel = NULL;
-    enum err error;
-    if (!peer && e->type != EFFECT_CHANGE && e->type != EFFECT_JOB)
-        return; /* gone meanwhile */
-    fill_in(b, e);
-    doubt(b, e);
-    if (peer && e->type == EFFECT_ANSWER && peer->port == ports(b, 2)) {
-        error = port_monitor_parcel(b->monitor, peer, e, &parcel);
-    } else {
-        AUTO(blob_free) struct blob *body = event_body(b, e);
-        error = parcel_make(e, peer, body, &parcel);
-    }
-    if (error != ERR_OK) {
-        not_shown(b, e, peer, error);
-        return;
-    }
-    struct list *held = e->after ? store_held(b->store, e->after, parcel->bytes) : NULL;
-    if (held) {
-        stats_shell(b->stats)->held++;
-        list_push_back(held, &parcel->node);
-    } else {
-        deliver(b, &parcel);
-    }
-}
-
-static void on_lookup(void *arg, const struct lookup_key *key, const struct store_answer *answer);
-
-#define NOBODY 0 /* asks for the sweep */
-
-static void carry_out(struct broker *b, struct effect *e)
-{
-    switch (e->type) {
-    case EFFECT_SAVE_JOB:
-    case EFFECT_SAVE_BODY:
-    case EFFECT_SAVE_ENDED:
-    case EFFECT_SAVE_IDEM:
-    case EFFECT_DROP_JOB:
-    case EFFECT_DROP_BODY:
-    case EFFECT_DROP_ENDED:
-    case EFFECT_DROP_IDEM:
-        if (store_write(b->store, e, broker_now(b)) != ERR_OK)
-            fail(b, "a write found no memory");
-        return;
-    case EFFECT_LOOKUP:
-        if (store_ask(b->store, &e->lookup, on_lookup, b) != ERR_OK)
-            broker_later(b, &(struct input){.type = INPUT_UNKNOWN, .absent = {e->lookup}});
-        return;
-    case EFFECT_ANSWER:
-        if (e->peer == NOBODY)
-            b->sweep_answer = e->answer.error;
-        else
-            show(b, e);
-        return;
-    default:
-        show(b, e);
-    }
-}
-
-enum err broker_step(struct broker *b, const struct input *in)
-{
-    assert(!b->stepping);
-    if (b->stage >= STAGE_LEAVING)
-        return ERR_OK; /* whatever it was, it is for the next broker */
-    if (b->store)
-        deliver_released(b);
-    b->stepping = true;
-    stats_shell(b->stats)->inputs++;
-    b->stirred = b->stirred || (in->type != INPUT_HEARTBEAT && in->type != INPUT_TICK);
-    enum err e = sched_step(b->sched, broker_now(b), in, &b->effects);
-    /* Also after a refusal: what was due before the input is decided. */
-    for (size_t i = 0; i < b->effects.count && b->stage != STAGE_ENDED; i++)
-        carry_out(b, &b->effects.list[i]);
-    stats_shell(b->stats)->effects += b->effects.count;
-    effects_clear(&b->effects);
-    b->stepping = false;
-    return e;
-}
-
-/* For inputs that nobody can be refused: they come again in the next turn, or the next of their kind says the same. */
-static bool step(struct broker *b, const struct input *in)
-{
-    enum err e = broker_step(b, in);
-    if (e == ERR_OK)
-        return true;
-    stats_shell(b->stats)->memory_refused++;
-    log_event(LOG_NOMEM, "input=%d error=%s", in->type, err_name(e));
-    return false;
-}
-
-static void on_lookup(void *arg, const struct lookup_key *key, const struct store_answer *answer)
-{
-    struct broker *b = arg;
-    struct input in = {.type = answer->status == STORE_ABSENT ? INPUT_ABSENT : INPUT_UNKNOWN, .absent = {*key}};
-    if (answer->status == STORE_FOUND)
-        in = (struct input){
-            .type = INPUT_FOUND, .body = answer->body, .found = {.key = *key, .idem = answer->idem, .ended = answer->ended}};
-    if (b->stage == STAGE_STARTING || step(b, &in) || in.type == INPUT_UNKNOWN)
-        return;
-    broker_later(b, &(struct input){.type = INPUT_UNKNOWN, .absent = {*key}});
-}
-
 /* ---- the turn ---- */
-
-static void run_later(struct broker *b)
-{
-    struct list now;
-    list_init(&now);
-    list_append(&now, &b->later);
-    for (struct list *node; (node = list_first(&now));) {
-        struct later *later = CONTAINER_OF(node, struct later, node);
-        list_remove(node);
-        if (b->stage != STAGE_ENDED && !step(b, &later->input)) {
-            list_push_back(&b->later, node);
-            continue;
-        }
-        free(later);
-    }
-}
 
 static void tell_stored(struct broker *b)
 {
     uint64_t number = store_stored(b->store);
-    deliver_released(b);
-    if (number > b->told_stored && step(b, &(struct input){.type = INPUT_STORED, .stored = {number}}))
+    broker_deliver_released(b);
+    if (number > b->told_stored && broker_tell(b, &(struct input){.type = INPUT_STORED, .stored = {number}}))
         b->told_stored = number;
 }
 
 static void tell_stall(struct broker *b)
 {
     bool stalled = store_is_stalled(b->store);
-    if (stalled == b->told_stalled || !step(b, &(struct input){.type = stalled ? INPUT_STALL : INPUT_FLOW}))
+    if (stalled == b->told_stalled || !broker_tell(b, &(struct input){.type = stalled ? INPUT_STALL : INPUT_FLOW}))
         return;
     b->told_stalled = stalled;
     struct store_stats stats;
@@ -431,7 +55,7 @@ static bool tell_settings(struct broker *b)
     struct sched_settings settings = b->settings.sched;
     if (store_is_full(b->store))
         settings.jobs_max = 0;
-    return step(b, &(struct input){.type = INPUT_SETTINGS, .settings = &settings});
+    return broker_tell(b, &(struct input){.type = INPUT_SETTINGS, .settings = &settings});
 }
 
 static void tell_full(struct broker *b)
@@ -451,7 +75,7 @@ static void tell_rewrite(struct broker *b)
     for (unsigned i = 0; i < PORTS; i++)
         port_forget(ports(b, i));
     if (broker_step(b, &(struct input){.type = INPUT_REWRITE, .rewrite = {epoch}}) != ERR_OK)
-        fail(b, "no memory to write everything anew");
+        broker_fail(b, "no memory to write everything anew");
     b->rewriting = b->must_sweep = true;
 }
 
@@ -470,7 +94,7 @@ static bool is_live(void *arg, const struct id *id, const struct rec_job *job)
     struct broker *b = arg;
     struct msg_ask ask = {.id = *id, .tenant = job->spec.tenant};
     b->sweep_answer = ERR_STORE;
-    if (!step(b, &(struct input){.type = INPUT_ASK, .peer = NOBODY, .ask = &ask}) || b->sweep_answer == ERR_STORE)
+    if (!broker_tell(b, &(struct input){.type = INPUT_ASK, .peer = NOBODY, .ask = &ask}) || b->sweep_answer == ERR_STORE)
         b->must_sweep = true;
     return b->sweep_answer != ERR_NOT_LIVE;
 }
@@ -484,7 +108,7 @@ static void sweep_if_due(struct broker *b)
 static void flush_ports(struct broker *b)
 {
     for (unsigned round = 0; round < ROUNDS_MAX; round++) {
-        run_later(b);
+        broker_run_later(b);
         port_worker_flush(b->worker);
         port_api_flush(b->api);
         if (list_empty(&b->later))
@@ -549,7 +173,7 @@ static void turn(void *arg)
         port_turn(ports(b, i));
     port_monitor_turn(b->monitor);
     if (sched_next(b->sched) <= broker_now(b))
-        step(b, &(struct input){.type = INPUT_TICK});
+        broker_tell(b, &(struct input){.type = INPUT_TICK});
     flush_ports(b);
     end_rewrite(b);
     store_turn(b->store, broker_now(b));
@@ -628,7 +252,7 @@ static void on_job(void *arg, const struct id *id, const struct rec_job *job)
 {
     struct broker *b = arg;
     if (broker_step(b, &(struct input){.type = INPUT_RECOVER, .id = *id, .recover = job}) != ERR_OK)
-        fail(b, "no memory to recover a job");
+        broker_fail(b, "no memory to recover a job");
 }
 
 static enum err open_ports(struct broker *b)
@@ -648,14 +272,14 @@ static void on_recovered(void *arg, const struct store_recovered *counts)
     if (b->stage == STAGE_ENDED)
         return;
     if (open_ports(b) != ERR_OK) {
-        fail(b, "the sockets cannot be bound");
+        broker_fail(b, "the sockets cannot be bound");
         return;
     }
     b->stage = STAGE_SERVING;
     b->serving_at = loop_now(b->loop);
     struct input start = {.type = INPUT_START, .start = {b->facts.epoch, (uint8_t)b->ack, (uint16_t)b->facts.shard}};
     if (broker_step(b, &start) != ERR_OK) {
-        fail(b, "no memory to start");
+        broker_fail(b, "no memory to start");
         return;
     }
     log_event(LOG_READY, "shard=%u epoch=%" PRIu64 " jobs=%" PRIu64 " ack=%s", b->facts.shard, b->facts.epoch, counts->jobs,
@@ -677,7 +301,7 @@ static void on_fenced(void *arg)
 
 static void on_unfit(void *arg, const char *why)
 {
-    fail(arg, why);
+    broker_fail(arg, why);
 }
 
 /* ---- stopping and reloading ---- */
@@ -696,7 +320,7 @@ void broker_drain(struct broker *b)
     notify_stopping();
     b->stage = STAGE_DRAINING;
     b->leave_by = loop_now(b->loop) + LEAVE_MS;
-    step(b, &(struct input){.type = INPUT_DRAIN});
+    broker_tell(b, &(struct input){.type = INPUT_DRAIN});
     for (unsigned i = 0; i < PORTS; i++)
         port_send_all(ports(b, i), MESSAGE_DRAIN, &(struct msg_drain){});
     loop_again(b->loop);
@@ -721,6 +345,9 @@ static bool take_settings(struct broker *b, struct conf *conf)
         return false;
     }
     struct settings old = b->settings;
+    /* Peers were told how often to be heard when they came; a shorter lease waits for the next start. */
+    settings.sched.heartbeat_ms = b->facts.heartbeat_ms;
+    settings.sched.lease_ms = MAX(settings.sched.lease_ms, PORT_SILENCE * b->facts.heartbeat_ms);
     b->settings = settings;
     if (!tell_settings(b)) {
         b->settings = old;
@@ -847,10 +474,7 @@ void broker_free(struct broker **broker)
     port_worker_free(&b->worker);
     port_monitor_free(&b->monitor);
     store_free(&b->store, parcels_drop);
-    for (struct list *node; (node = list_first(&b->later));) {
-        list_remove(node);
-        free(CONTAINER_OF(node, struct later, node));
-    }
+    broker_drop_later(b);
     sched_free(&b->sched);
     effects_done(&b->effects);
     settings_done(&b->settings);

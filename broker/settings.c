@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "broker/port.h"
+
 static uint64_t hash_text(uint64_t hash, const char *text)
 {
     for (size_t i = 0, len = strlen(text); i <= len; i++)
@@ -35,6 +37,7 @@ static void copy_numbers(struct sched_settings *to, const struct conf *conf)
     to->tenant_bytes_max = b->tenant_bytes_max;
     to->body_cache_bytes = b->body_cache_bytes;
     to->lease_ms = (msec)b->lease_ms;
+    to->heartbeat_ms = MIN(to->heartbeat_ms, to->lease_ms / PORT_SILENCE); /* else healthy workers' leases would lapse */
     to->return_ms = (msec)b->return_ms;
     to->head_start_ms = (msec)b->head_start_ms;
     to->max_wait_ms = (msec)b->max_wait_ms;
