@@ -98,7 +98,8 @@ bool store_is_current(const struct store *store);
 /* At 80 % of its memory, until it is below 75 %: no new jobs; what runs may end. */
 bool store_is_full(const struct store *store);
 /* The store came back older than the ring reaches and a new epoch has begun: true once per time, and then everything live must
- * be written again, in as many turns as it takes. The store is stalled until what was written before store_rewritten is stored. */
+ * be written again, in as many turns as it takes. The store is stalled until what was written before store_rewritten is stored.
+ */
 bool store_must_rewrite(struct store *store, uint64_t *ret_epoch);
 void store_rewritten(struct store *store);
 /* After a rewrite, an older data set still has the jobs that ended since and would be recovered as live at the next start.
