@@ -42,7 +42,8 @@ static int child(void *arg, unsigned index)
     role_descriptors(); /* one per call, and some */
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return EXIT_FAILURE;
-    struct worker_options options = {.conf = role->settings.conf, .solo = index == role->solo, .reload = ask_reload, .arg = role};
+    struct worker_options options = {
+        .conf = role->settings.conf, .solo = index == role->solo, .reload = ask_reload, .arg = role};
     struct conf_fault fault = {0};
     AUTO(worker_free) struct worker *worker = NULL;
     enum err e = worker_new(&options, &worker, &fault);
