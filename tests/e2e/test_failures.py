@@ -10,7 +10,7 @@ from quern import Quern, http_date, until
 @pytest.fixture(scope="module")
 def system():
     """As everywhere, but impatient: short clocks, so that hanging providers are noticed soon."""
-    with Quern({"worker": {"connect_timeout_ms": 1000, "first_token_timeout_ms": 800, "idle_timeout_ms": 800,
+    with Quern({"worker": {"connect_timeout_ms": 1000, "first_token_timeout_ms": 2000, "idle_timeout_ms": 1500,
                            "result_max_bytes": 1048576}}) as q:
         yield q
 
