@@ -261,7 +261,7 @@ enum err forget_answered(struct sched *s, const struct input *in, bool known)
         if (mine && ended->idem.len == 32) /* so that the key may be used again */
             drop_idem(s, ended->idem.data);
         if (mine)
-            number = drop_ended(s, &request->id, ended->spec.tenant);
+            number = drop_ended(s, &request->id, ended);
         answer(s, request->peer, request->ref, &request->id, !known ? ERR_STORE : mine ? ERR_OK : ERR_NOT_LIVE, number);
         request_free(s, &request);
     }

@@ -146,7 +146,7 @@ enum effect_type {
     EFFECT_SAVE_IDEM,    /* hash, idem_record: idem:<hash> for ttl_ms */
     EFFECT_DROP_JOB,     /* id: j:<id> and b:<id> away, <id> out of live (withdrawn) */
     EFFECT_DROP_BODY,    /* id: b:<id> away; with ttl_ms > 0 it is kept that long instead */
-    EFFECT_DROP_ENDED,   /* id, tenant: r:<id> and b:<id> away, out of ix: (forgotten) */
+    EFFECT_DROP_ENDED,   /* id, tenant, ended.completed_at: r:<id> and b:<id> away, out of ix: (forgotten) */
     EFFECT_DROP_IDEM,    /* hash */
 
     /* -- questions -- */

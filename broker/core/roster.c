@@ -340,6 +340,7 @@ void roster_unserve(struct worker *worker, const struct deployment *deployment)
 
 void roster_slots(struct roster *roster, struct worker *worker, uint32_t slots)
 {
+    slots = MIN(slots, ROSTER_SLOTS_MAX);
     roster->slots += slots - worker->slots;
     worker->slots = slots;
     roster_changed(roster, worker);

@@ -9,6 +9,7 @@
 
 #define ROSTER_DEPLOYMENTS 64 /* as bits of a mask */
 #define ROSTER_GROUPS 64
+#define ROSTER_SLOTS_MAX 4096  /* of one child, whatever it says: worker.slots goes no further */
 #define ROSTER_SUSPECTS 8 /* once-crashed jobs in one child at a time */
 
 struct deployment {

@@ -140,11 +140,12 @@ uint64_t drop_body(struct sched *s, const struct id *id, uint64_t ttl_ms)
     return s->written;
 }
 
-uint64_t drop_ended(struct sched *s, const struct id *id, struct span tenant)
+uint64_t drop_ended(struct sched *s, const struct id *id, const struct rec_ended *ended_record)
 {
     struct effect *effect = give_write(s, EFFECT_DROP_ENDED);
     effect->id = *id;
-    effect->tenant = tenant;
+    effect->tenant = ended_record->spec.tenant;
+    effect->ended.completed_at = ended_record->completed_at;
     struct lookup_key ended = lookup_key_id(LOOKUP_ENDED, id), any = lookup_key_id(LOOKUP_ANY, id);
     lookup_touch(&s->lookups, &ended);
     lookup_touch(&s->lookups, &any);

@@ -151,7 +151,7 @@ void save_ended(struct sched *s, struct job *job);
 void save_idem(struct sched *s, struct job *job, const uint8_t hash[32], const uint8_t body_hash[32]);
 uint64_t drop_job(struct sched *s, const struct id *id);
 uint64_t drop_body(struct sched *s, const struct id *id, uint64_t ttl_ms);
-uint64_t drop_ended(struct sched *s, const struct id *id, struct span tenant);
+uint64_t drop_ended(struct sched *s, const struct id *id, const struct rec_ended *ended_record);
 uint64_t drop_idem(struct sched *s, const uint8_t hash[32]);
 void ask_body(struct sched *s, struct job *job);
 void ask_store(struct sched *s, const struct lookup_key *key);

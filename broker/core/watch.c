@@ -118,9 +118,10 @@ void on_unwatch(struct sched *s, const struct input *in)
 {
     struct job *job = job_table_find(&s->jobs, &in->unwatch->id);
     struct watch *watch = job && job->state ? watch_of(in->peer, job) : NULL;
-    if (!watch)
-        return;
-    watch_free(s, watch);
+    if (watch)
+        watch_free(s, watch);
+    else if (!job || !job->state || !in->unwatch->left)
+        return; /* a caller that left while no broker was there is told of in the next session, which watches nothing yet */
     if (in->unwatch->left && job->cancel_on_leave && !job->watches && !job->ending) {
         if (job_end(s, job, STATE_CANCELLED, KIND_CANCELLED, "its caller left"))
             return; /* no memory: it runs on */
