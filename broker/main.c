@@ -1,9 +1,9 @@
 /* quern-broker: one shard's broker, or the standby that waits to be it. */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -48,13 +48,9 @@ static void on_signal(void *arg, int signo)
 
 static void raise_descriptor_limit(void)
 {
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return;
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_max < DESCRIPTORS_MIN)
-        log_event(LOG_DESCRIPTORS_FEW, "limit=%llu wanted=%d", (unsigned long long)limit.rlim_max, DESCRIPTORS_MIN);
+    uint64_t limit = role_descriptors();
+    if (limit && limit < DESCRIPTORS_MIN)
+        log_event(LOG_DESCRIPTORS_FEW, "limit=%" PRIu64 " wanted=%d", limit, DESCRIPTORS_MIN);
 }
 
 static bool make_state_dir(const struct conf *conf)
@@ -66,17 +62,9 @@ static bool make_state_dir(const struct conf *conf)
     return false;
 }
 
-/* Whole or not at all: written beside it, then renamed. */
 static void write_pid(const char *path)
 {
-    char beside[4096];
-    if (!path[0] || snprintf(beside, sizeof beside, "%s.new", path) >= (int)sizeof beside)
-        return;
-    FILE *file = fopen(beside, "we");
-    bool written = file && fprintf(file, "%d\n", (int)getpid()) > 0;
-    if (file)
-        written = fclose(file) == 0 && written;
-    if (!written || rename(beside, path) != 0)
+    if (path[0] && role_write_number(path, (unsigned long)getpid()) != ERR_OK)
         log_event(LOG_PID_FILE_BAD, "path=%s reason=%s", log_str(span_str(path)), log_str(span_str(strerror(errno))));
 }
 

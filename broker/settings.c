@@ -5,21 +5,6 @@
 
 #include "broker/port.h"
 
-static uint64_t hash_text(uint64_t hash, const char *text)
-{
-    for (size_t i = 0, len = strlen(text); i <= len; i++)
-        hash = (hash ^ (uint8_t)text[i]) * 0x100000001b3u;
-    return hash;
-}
-
-uint64_t settings_hash(const struct conf_deployment *row)
-{
-    uint64_t hash = hash_text(0xcbf29ce484222325u, row->name);
-    hash = hash_text(hash, row->provider);
-    hash = hash_text(hash, row->model);
-    return hash_text(hash, row->credential);
-}
-
 void settings_done(struct settings *settings)
 {
     free(settings->deployments);
@@ -66,7 +51,7 @@ static void make_deployments(const struct conf *conf, struct settings *s)
         const struct conf_deployment *row = &conf->deployments[i];
         s->deployments[i] = (struct sched_deployment){.name = row->name,
                                                       .model = row->model,
-                                                      .hash = settings_hash(row),
+                                                      .hash = conf_deployment_hash(row),
                                                       .concurrency = (uint32_t)MIN(row->concurrency, UINT32_MAX)};
     }
     s->sched.deployments = s->deployments;

@@ -14,6 +14,3 @@ struct settings {
 /* ERR_SETTINGS with `fault` filled: a route names a deployment that there is not. ERR_NOMEM. */
 MUST_USE enum err settings_make(const struct conf *conf, struct settings *ret_settings, struct conf_fault *fault);
 void settings_done(struct settings *settings);
-
-/* What a worker and the broker compare: FNV-1a, 64 bits, over name, provider, model and credential, each with its NUL. */
-uint64_t settings_hash(const struct conf_deployment *row);

@@ -300,14 +300,6 @@ static void a_write_is_found_by_its_number(void **state)
 
 /* ---- settings ---- */
 
-static void broker_and_worker_hash_a_deployment_alike(void **state)
-{
-    struct conf_deployment row = {.name = "n", .provider = "openai", .model = "m", .credential = ""};
-    assert_true(settings_hash(&row) == conf_deployment_hash(&row));
-    row.credential = "c";
-    assert_true(settings_hash(&row) == conf_deployment_hash(&row));
-}
-
 static void a_route_to_nowhere_is_refused(void **state)
 {
     AUTO(conf_free) struct conf *conf = NULL;
@@ -339,7 +331,6 @@ int main(void)
         cmocka_unit_test(only_old_commits_are_forgotten),
         cmocka_unit_test(a_new_epoch_begins_at_one),
         cmocka_unit_test(a_write_is_found_by_its_number),
-        cmocka_unit_test(broker_and_worker_hash_a_deployment_alike),
         cmocka_unit_test(a_route_to_nowhere_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
