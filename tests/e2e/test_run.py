@@ -125,7 +125,9 @@ def run():
 
 
 def gone(pids):
-    return not any(alive(pid) for pid in pids)
+    """Ended, or being torn down by the kernel this moment."""
+    until(lambda: not any(alive(pid) for pid in pids), f"{pids} are gone", 2)
+    return True
 
 
 def test_it_starts_everything_privately(run):
