@@ -46,6 +46,7 @@ const struct shape *shape_get(enum shape_id id)
 #define MESSAGE(CODE, name, number, from, to, body, sentence) BEGIN(msg, name, sentence)
 #define END_MESSAGE(name) END(msg, name)
     switch (id) {
+#include "proto/rows.h"
 #include "proto/messages.def"
     case SHAPES:
         break;
@@ -59,28 +60,12 @@ const struct shape *shape_get(enum shape_id id)
     return NULL;
 }
 
-#define U8(name, sentence)
-#define U16(name, sentence)
-#define U32(name, sentence)
-#define U64(name, sentence)
-#define I64(name, sentence)
-#define FLAG(name, sentence)
-#define WORDNUM(name, set, sentence)
-#define JOBID(name, sentence)
-#define FENCE(name, sentence)
-#define FIXED(name, size, sentence)
-#define TEXT(name, max, sentence)
-#define BIN(name, max, sentence)
-#define NEST(name, record, sentence)
-#define LIST(name, record, max, sentence)
-#define END_RECORD(name)
-#define END_MESSAGE(name)
 
 bool shape_is_record(enum shape_id id)
 {
     switch (id) {
 #define RECORD(name, sentence) case SHAPE_rec_##name:
-#define MESSAGE(CODE, name, number, from, to, body, sentence)
+#include "proto/rows.h"
 #include "proto/messages.def"
 #undef RECORD
 #undef MESSAGE
@@ -91,8 +76,8 @@ bool shape_is_record(enum shape_id id)
 }
 
 static const struct message_row rows[MESSAGE_NUMBERS] = {
-#define RECORD(name, sentence)
 #define MESSAGE(CODE, name, number, from, to, body, sentence) [number] = {#CODE, #name, from, to, body, SHAPE_msg_##name},
+#include "proto/rows.h"
 #include "proto/messages.def"
 #include "proto/undef.h"
 };

@@ -12,24 +12,8 @@ struct frame {
     uint64_t epoch;    /* the sender's broker epoch; 0 in a HELLO */
     uint64_t received; /* bytes the sender has received in this session, for flow control */
     union {
-#define U8(name, sentence)
-#define U16(name, sentence)
-#define U32(name, sentence)
-#define U64(name, sentence)
-#define I64(name, sentence)
-#define FLAG(name, sentence)
-#define WORDNUM(name, set, sentence)
-#define JOBID(name, sentence)
-#define FENCE(name, sentence)
-#define FIXED(name, size, sentence)
-#define TEXT(name, max, sentence)
-#define BIN(name, max, sentence)
-#define NEST(name, record, sentence)
-#define LIST(name, record, max, sentence)
-#define RECORD(name, sentence)
-#define END_RECORD(name)
 #define MESSAGE(CODE, name, number, from, to, body, sentence) struct msg_##name name;
-#define END_MESSAGE(name)
+#include "proto/rows.h"
 #include "proto/messages.def"
 #include "proto/undef.h"
     };
