@@ -60,15 +60,13 @@ const struct shape *shape_get(enum shape_id id)
     return NULL;
 }
 
-
 bool shape_is_record(enum shape_id id)
 {
     switch (id) {
 #define RECORD(name, sentence) case SHAPE_rec_##name:
 #include "proto/rows.h"
 #include "proto/messages.def"
-#undef RECORD
-#undef MESSAGE
+#include "proto/undef.h"
         return true;
     default:
         return false;
