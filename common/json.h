@@ -7,9 +7,11 @@
 #include <cjson/cJSON.h>
 
 #include "common/base.h"
+#include "common/utf8.h"
 
 #define JSON_DEPTH_MAX 32
 #define JSON_NODES_MAX 100000
+#define JSON_EXACT_MAX 9007199254740992.0 /* 2^53: whole numbers beyond do not all fit a double */
 
 struct json_fault {
     size_t at;        /* byte offset of the first fault */
@@ -52,6 +54,3 @@ void json_printf(struct json_out *out, const char *format, ...) PRINTF(2, 3);
 void json_str(struct json_out *out, struct span text);
 /* The tree, unformatted. */
 void json_tree(struct json_out *out, const cJSON *tree);
-
-/* Valid UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF). */
-bool utf8_valid(struct span text);

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "common/json.h"
+#include "common/utf8.h"
 #include "proto/scan.h"
 
 #define ZONE_BYTES   16384 /* a frame without long lists fits into the zone's first chunk, which is kept */

@@ -15,8 +15,20 @@
 #define FENCE_BYTES 16
 
 enum field_type {
-    FIELD_U8, FIELD_U16, FIELD_U32, FIELD_U64, FIELD_I64, FIELD_FLAG, FIELD_WORDNUM, FIELD_JOBID, FIELD_FENCE, FIELD_FIXED,
-    FIELD_TEXT, FIELD_BIN, FIELD_NEST, FIELD_LIST,
+    FIELD_U8,
+    FIELD_U16,
+    FIELD_U32,
+    FIELD_U64,
+    FIELD_I64,
+    FIELD_FLAG,
+    FIELD_WORDNUM,
+    FIELD_JOBID,
+    FIELD_FENCE,
+    FIELD_FIXED,
+    FIELD_TEXT,
+    FIELD_BIN,
+    FIELD_NEST,
+    FIELD_LIST,
 };
 
 struct field {
@@ -39,7 +51,7 @@ struct shape {
 };
 
 enum shape_id {
-#define RECORD(name, sentence) SHAPE_rec_##name,
+#define RECORD(name, sentence)                                SHAPE_rec_##name,
 #define MESSAGE(CODE, name, number, from, to, body, sentence) SHAPE_msg_##name,
 #include "proto/rows.h"
 #include "proto/messages.def"
@@ -99,5 +111,5 @@ MUST_USE enum err read_array(struct frame_memory **memory, struct span bytes, ms
 /* Fills `base`, a struct of that shape, from items: what they are short of is zero. newer: the sender's minor is above ours,
  * so that more items than fields are ignored, here and in what is nested. ERR_MALFORMED with *ret_why, lent by `memory`;
  * ERR_NOMEM. */
-MUST_USE enum err read_fields(struct frame_memory *memory, const struct shape *shape, const msgpack_object *items, uint32_t count,
-                              bool newer, void *base, const char **ret_why);
+MUST_USE enum err read_fields(struct frame_memory *memory, const struct shape *shape, const msgpack_object *items,
+                              uint32_t count, bool newer, void *base, const char **ret_why);

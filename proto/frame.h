@@ -38,8 +38,8 @@ MUST_USE enum err frame_encode(enum message message, const void *fields, uint64_
  * long as header and body live. sender: who is at the other end; receiver: who we are; peer_minor: from its HELLO or WELCOME
  * (0 before; those two say it themselves): more array elements than we know are accepted only from a higher minor.
  * ERR_MALFORMED with *ret_why a clause for the log, lent until the next decode; ERR_INCOMPATIBLE: another major; ERR_NOMEM. */
-MUST_USE enum err frame_decode(struct frame *frame, struct span header, struct span body, enum role sender,
-                               enum role receiver, unsigned peer_minor, const char **ret_why);
+MUST_USE enum err frame_decode(struct frame *frame, struct span header, struct span body, enum role sender, enum role receiver,
+                               unsigned peer_minor, const char **ret_why);
 void frame_done(struct frame *frame);
 
 /* As much of `from` as TEXT(name, max, …) takes, cut between characters; a byte that no TEXT may hold becomes '?'. For words

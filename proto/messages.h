@@ -33,25 +33,32 @@ enum {
     TO_PEER = FROM_PEER,
 };
 
-#define U8(name, sentence) uint8_t name;
-#define U16(name, sentence) uint16_t name;
-#define U32(name, sentence) uint32_t name;
-#define U64(name, sentence) uint64_t name;
-#define I64(name, sentence) int64_t name;
-#define FLAG(name, sentence) bool name;
+#define U8(name, sentence)           uint8_t name;
+#define U16(name, sentence)          uint16_t name;
+#define U32(name, sentence)          uint32_t name;
+#define U64(name, sentence)          uint64_t name;
+#define I64(name, sentence)          int64_t name;
+#define FLAG(name, sentence)         bool name;
 #define WORDNUM(name, set, sentence) uint8_t name;
-#define JOBID(name, sentence) struct id name;
-#define FENCE(name, sentence) struct fence name;
-#define FIXED(name, size, sentence) uint8_t name[size];
-#define TEXT(name, max, sentence) struct span name;
-#define BIN(name, max, sentence) struct span name;
+#define JOBID(name, sentence)        struct id name;
+#define FENCE(name, sentence)        struct fence name;
+#define FIXED(name, size, sentence)  uint8_t name[size];
+#define TEXT(name, max, sentence)    struct span name;
+#define BIN(name, max, sentence)     struct span name;
 #define NEST(name, record, sentence) struct rec_##record name;
-#define LIST(name, record, max, sentence) const struct rec_##record *name; uint32_t name##_count;
+#define LIST(name, record, max, sentence)                                                                                      \
+    const struct rec_##record *name;                                                                                           \
+    uint32_t name##_count;
 #define RECORD(name, sentence) struct rec_##name {
-#define END_RECORD(name) };
+#define END_RECORD(name)                                                                                                       \
+    }                                                                                                                          \
+    ;
 #define MESSAGE(CODE, name, number, from, to, body, sentence) struct msg_##name {
 /* Never empty, so that a message without fields is still a C struct. */
-#define END_MESSAGE(name) char end_[0]; };
+#define END_MESSAGE(name)                                                                                                      \
+    char end_[0];                                                                                                              \
+    }                                                                                                                          \
+    ;
 #include "proto/rows.h"
 #include "proto/messages.def"
 #include "proto/undef.h"
