@@ -19,6 +19,7 @@ struct ask_answer {
 };
 void ask_answer_done(struct ask_answer *answer);
 
-/* ERR_UNREACHABLE: nobody there after two seconds, or no answer in time; `detail` says which. ERR_SETTINGS, ERR_SYSTEM, ERR_NOMEM: it could not be asked. */
+/* ERR_UNREACHABLE: nobody there after two seconds, or no answer in time; `detail` says which. ERR_SETTINGS, ERR_SYSTEM,
+ * ERR_NOMEM: it could not be asked. */
 MUST_USE enum err ask_broker(const struct ask_options *options, const struct msg_question *question,
                              struct ask_answer *ret_answer);

@@ -9,8 +9,8 @@
 
 #include "broker/commit.h"
 
-#define RING_KEEP_MS     3000  /* at least so long after its reply: `everysec` may hold back even write(2) by 2 s */
-#define RING_KEEP_MAX_MS 5000  /* at most so long, while the ring is not full: at 10 000 jobs/s a second is about 25 MB */
+#define RING_KEEP_MS     3000 /* at least so long after its reply: `everysec` may hold back even write(2) by 2 s */
+#define RING_KEEP_MAX_MS 5000 /* at most so long, while the ring is not full: at 10 000 jobs/s a second is about 25 MB */
 
 struct ring {
     struct list commits;   /* of struct commit, owned */

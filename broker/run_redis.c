@@ -49,8 +49,8 @@ static enum err make_password(const char *state, const char *file, char ret_hash
     return e;
 }
 
-/* The default user is off, so nobody can be it, yet it keeps every right: Redis 7.0 loads its AOF in its name, and what a script wrote
- * (MULTI … EXEC in the AOF) is refused and lost if that user may not run it. */
+/* The default user is off, so nobody can be it, yet it keeps every right: Redis 7.0 loads its AOF in its name, and what a
+ * script wrote (MULTI … EXEC in the AOF) is refused and lost if that user may not run it. */
 static enum err write_users(const char *state)
 {
     char broker[HEX_LEN + 1], api[HEX_LEN + 1];

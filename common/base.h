@@ -10,22 +10,27 @@
 #include "common/error.h"
 
 /* The result must be looked at. */
-#define MUST_USE __attribute__((warn_unused_result))
+#define MUST_USE          __attribute__((warn_unused_result))
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define UNUSED __attribute__((unused))
+#define UNUSED            __attribute__((unused))
 
 /* AUTO(x_free) struct x *p = NULL; runs x_free(&p) when p leaves scope, on every path. */
 #define AUTO(release) __attribute__((cleanup(release)))
 
 /* Hand on what an AUTO local owns: yields its value and clears it. */
-#define TAKE(p) (__extension__({ __typeof__(p) taken_ = (p); (p) = NULL; taken_; }))
+#define TAKE(p)                                                                                                                \
+    (__extension__({                                                                                                           \
+        __typeof__(p) taken_ = (p);                                                                                            \
+        (p) = NULL;                                                                                                            \
+        taken_;                                                                                                                \
+    }))
 
 #define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define MIN(a, b)      ((a) < (b) ? (a) : (b))
+#define MAX(a, b)      ((a) > (b) ? (a) : (b))
 
 /* The struct that holds `member` at `ptr`. */
-#define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* A point in time or a length of time, in milliseconds. Names tell which: `_at` instants, `_ms` durations. Which axis an
  * instant is on is said where it is declared; inside the broker's core it is always core time (DESIGN.md, section 4). */
@@ -38,8 +43,14 @@ struct span {
     size_t len;
 };
 
-static inline struct span span_of(const void *data, size_t len) { return (struct span){data, len}; }
-static inline struct span span_str(const char *s) { return (struct span){(const uint8_t *)s, s ? strlen(s) : 0}; }
+static inline struct span span_of(const void *data, size_t len)
+{
+    return (struct span){data, len};
+}
+static inline struct span span_str(const char *s)
+{
+    return (struct span){(const uint8_t *)s, s ? strlen(s) : 0};
+}
 static inline bool span_equal(struct span a, struct span b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
@@ -53,7 +64,10 @@ static inline struct span span_trim(struct span s)
         s.len--;
     return s;
 }
-static inline bool span_is(struct span a, const char *s) { return span_equal(a, span_str(s)); }
+static inline bool span_is(struct span a, const char *s)
+{
+    return span_equal(a, span_str(s));
+}
 
 /* printf("%.*s", SPAN_ARG(s)) */
 #define SPAN_ARG(s) (int)(s).len, (const char *)((s).data ? (const void *)(s).data : "")

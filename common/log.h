@@ -26,7 +26,8 @@ enum log_event {
  * child whose role has another name. Also ignores SIGPIPE, which a reader that went away would raise. */
 void log_start(const char *role);
 
-/* Writes only events of this level (log.def) and more urgent ones from now on; all before. For commands that speak to a person. */
+/* Writes only events of this level (log.def) and more urgent ones from now on; all before. For commands that speak to a person.
+ */
 void log_level(int level);
 
 /* fields: printf form of "key=value key=value"; use log_str for text from outside. May be "". */

@@ -8,9 +8,9 @@
 #include "common/base.h"
 
 struct ipc_listener {
-    int fd;                   /* listening; −1: none */
+    int fd; /* listening; −1: none */
     dev_t dev;
-    ino_t ino;                /* of the file, to remove it later only if it is still this one */
+    ino_t ino; /* of the file, to remove it later only if it is still this one */
 };
 
 /* path: absolute or relative, its directory is made with mode 0700 if it is not there.

@@ -184,7 +184,8 @@ static void on_message(void *arg, const struct wire_route *route, const char *ke
         link->counts.frames_stale++;
     act(link, acts);
     if (tell_received && link_is_up(link))
-        say_heartbeat(link); /* whoever only listens must say so too, or is sent no more than PROTO_UNACKED_BYTES each heartbeat */
+        say_heartbeat(
+            link); /* whoever only listens must say so too, or is sent no more than PROTO_UNACKED_BYTES each heartbeat */
 }
 
 static void on_bad(void *arg, const struct wire_route *route, const char *why)

@@ -12,7 +12,7 @@ struct link;
 struct link_options {
     const char *endpoint;
     enum role role;
-    const char *name; /* for HELLO: "host:pid" */
+    const char *name;                                   /* for HELLO: "host:pid" */
     struct wire_key public_key, secret_key, server_key; /* tcp only */
 };
 
@@ -53,8 +53,8 @@ MUST_USE enum err link_send(struct link *link, enum message message, const void 
 uint64_t link_unacked_bytes(const struct link *link);
 
 struct link_counts {
-    uint64_t frames_bad;    /* not allowed by the protocol: dropped */
-    uint64_t frames_stale;  /* of an earlier epoch, or outside a session: dropped */
-    uint64_t sessions;      /* opened */
+    uint64_t frames_bad;   /* not allowed by the protocol: dropped */
+    uint64_t frames_stale; /* of an earlier epoch, or outside a session: dropped */
+    uint64_t sessions;     /* opened */
 };
 const struct link_counts *link_counts(const struct link *link);

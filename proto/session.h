@@ -19,7 +19,7 @@ enum session_state {
     SESSION_REACHING, /* the transport connects */
     SESSION_GREETING, /* connected; HELLO is said until WELCOME */
     SESSION_OPEN,
-    SESSION_ENDED,    /* BYE was said */
+    SESSION_ENDED, /* BYE was said */
 };
 
 /* To be done in this order. */

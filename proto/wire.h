@@ -32,7 +32,7 @@ struct wire_options {
     struct wire_key server_key;             /* connecting over tcp: the broker's */
     const struct wire_key *allowed;         /* binding over tcp: public keys let in; others are refused at the handshake */
     size_t allowed_count;
-    size_t frame_max_bytes;                 /* 0: PROTO_FRAME_BYTES; a larger part breaks the connection */
+    size_t frame_max_bytes; /* 0: PROTO_FRAME_BYTES; a larger part breaks the connection */
 };
 
 struct wire_hooks {

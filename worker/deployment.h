@@ -11,7 +11,7 @@ struct deployment {
     const struct provider *provider;
     char *base_url;                  /* without a slash at its end; NULL for an adapter without a network */
     struct secret *key, *key_header; /* NULL: no key is sent */
-    uint64_t hash; /* conf_deployment_hash */
+    uint64_t hash;                   /* conf_deployment_hash */
 };
 
 struct deployments {

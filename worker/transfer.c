@@ -27,7 +27,7 @@ struct transfer {
     struct transfer_hooks hooks;
     size_t answer_max, answer_bytes, head_bytes, heads_bytes;
     bool added, sent, answered, again, head_told;
-    bool starved; /* no descriptor or no memory for a socket: ours, not the provider's */
+    bool starved;       /* no descriptor or no memory for a socket: ours, not the provider's */
     enum fault stopped; /* why we made curl stop */
     struct curl_slist headers[TRANSFER_HEADERS + 1];
     char error[CURL_ERROR_SIZE];

@@ -12,7 +12,8 @@ static const char *check_job(const struct sched *s, const struct job *job)
     if (job->flow && (job->state != STATE_PENDING || job->scheduled))
         return "a job that is not ready is in a flow";
     if (job->ending)
-        return job->ending->written != state_is_terminal(job->state) ? "an end is written and not terminal, or the reverse" : NULL;
+        return job->ending->written != state_is_terminal(job->state) ? "an end is written and not terminal, or the reverse"
+                                                                     : NULL;
     if (state_is_terminal(job->state))
         return "a terminal job has no end";
     if (job->state == STATE_PENDING && !job->flow && !job->scheduled)

@@ -5,7 +5,10 @@ static bool sooner(const struct heap_node *a, const struct heap_node *b)
     return CONTAINER_OF(a, const struct due, node)->at < CONTAINER_OF(b, const struct due, node)->at;
 }
 
-void deadline_init(struct heap *deadlines) { heap_init(deadlines, sooner); }
+void deadline_init(struct heap *deadlines)
+{
+    heap_init(deadlines, sooner);
+}
 
 void deadline_set(struct heap *deadlines, struct due *due, msec at)
 {

@@ -1,5 +1,5 @@
-/* Everything that happens later, soonest first. An entry's instant may be earlier than what is really due: whoever handles it looks, and
- * arms it again. So renewing a lease costs nothing until its old end comes by. */
+/* Everything that happens later, soonest first. An entry's instant may be earlier than what is really due: whoever handles it
+ * looks, and arms it again. So renewing a lease costs nothing until its old end comes by. */
 #pragma once
 
 #include "broker/core/heap.h"

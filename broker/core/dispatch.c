@@ -169,7 +169,7 @@ void dispatch(struct sched *s)
             sched_again(s);
         struct outlet *outlet, *next;
         HASH_ITER(hh, s->ready.outlets, outlet, next)
-            outlet->full = false;
+        outlet->full = false;
         outlets_refresh(s);
     }
     struct job *job;

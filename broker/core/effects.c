@@ -2,7 +2,10 @@
 
 #include "broker/core/effects.h"
 
-void effects_clear(struct effects *effects) { effects->count = 0; }
+void effects_clear(struct effects *effects)
+{
+    effects->count = 0;
+}
 
 void effects_done(struct effects *effects)
 {

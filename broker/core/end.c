@@ -1,5 +1,5 @@
-/* How a job ends: by its outcome, by cancel, by time. It is over in memory at once, over for everybody else when that is stored, and only
- * then gone from memory. */
+/* How a job ends: by its outcome, by cancel, by time. It is over in memory at once, over for everybody else when that is
+ * stored, and only then gone from memory. */
 #include "broker/core/state.h"
 
 #include <stdlib.h>
@@ -58,8 +58,10 @@ static void release_body(struct sched *s, struct job *job)
 
 static void count_end(struct sched *s, const struct job *job)
 {
-    uint64_t *counts[] = {[STATE_COMPLETED] = &s->stats.completed, [STATE_FAILED] = &s->stats.failed,
-                          [STATE_CANCELLED] = &s->stats.cancelled, [STATE_EXPIRED] = &s->stats.expired};
+    uint64_t *counts[] = {[STATE_COMPLETED] = &s->stats.completed,
+                          [STATE_FAILED] = &s->stats.failed,
+                          [STATE_CANCELLED] = &s->stats.cancelled,
+                          [STATE_EXPIRED] = &s->stats.expired};
     ++*counts[job->state];
     tenant_count_end(job->tenant, s->now, job->state, s->now - job->arrived_at);
     msec since = s->now - s->ends_at;

@@ -1,6 +1,9 @@
 #include "broker/core/flow.h"
 
-msec flow_key_of(const struct job *job, msec head_start_ms) { return job->runnable_at - job->priority * head_start_ms; }
+msec flow_key_of(const struct job *job, msec head_start_ms)
+{
+    return job->runnable_at - job->priority * head_start_ms;
+}
 
 bool flow_before(const struct job *a, const struct job *b, msec head_start_ms)
 {
@@ -8,8 +11,14 @@ bool flow_before(const struct job *a, const struct job *b, msec head_start_ms)
     return x != y ? x < y : a->seq < b->seq;
 }
 
-static struct job *job_in_lane(const struct list *node) { return CONTAINER_OF(node, struct job, place); }
-static struct job *job_late(const struct heap_node *node) { return CONTAINER_OF(node, struct job, late); }
+static struct job *job_in_lane(const struct list *node)
+{
+    return CONTAINER_OF(node, struct job, place);
+}
+static struct job *job_late(const struct heap_node *node)
+{
+    return CONTAINER_OF(node, struct job, late);
+}
 
 /* Within one flow the head start is one number, so it may be read from either side. */
 static bool late_before(const struct heap_node *a, const struct heap_node *b)
@@ -34,7 +43,10 @@ void flow_done(struct flow *flow)
     heap_done(&flow->late);
 }
 
-enum err flow_reserve(struct flow *flow) { return heap_reserve(&flow->late, flow->late.count + 1); }
+enum err flow_reserve(struct flow *flow)
+{
+    return heap_reserve(&flow->late, flow->late.count + 1);
+}
 
 static struct job *find_head(const struct flow *flow)
 {

@@ -1,6 +1,7 @@
-/* Jobs that wait for the same thing, in order. A job's key is runnable_at − priority × head_start and never changes while it lives
- * (PATCH aside), so order between two jobs never changes and nothing is ever aged. Ten lanes, one per priority, each first in first
- * out; a job whose key does not belong at the end of its lane (it comes back, or was scheduled) goes into a small heap. */
+/* Jobs that wait for the same thing, in order. A job's key is runnable_at − priority × head_start and never changes while it
+ * lives (PATCH aside), so order between two jobs never changes and nothing is ever aged. Ten lanes, one per priority, each
+ * first in first out; a job whose key does not belong at the end of its lane (it comes back, or was scheduled) goes into a
+ * small heap. */
 #pragma once
 
 #include "broker/core/job.h"

@@ -2,7 +2,10 @@
 
 #include <stdlib.h>
 
-void heap_init(struct heap *heap, heap_less *less) { *heap = (struct heap){.less = less}; }
+void heap_init(struct heap *heap, heap_less *less)
+{
+    *heap = (struct heap){.less = less};
+}
 
 void heap_done(struct heap *heap)
 {

@@ -1,5 +1,6 @@
 /* A binary heap of intrusive nodes that know their place, so that any entry can be removed or moved in O(log n).
- * Owns only its array of pointers. Room is made ahead with heap_reserve, so that pushing cannot fail half-way through a move. */
+ * Owns only its array of pointers. Room is made ahead with heap_reserve, so that pushing cannot fail half-way through a move.
+ */
 #pragma once
 
 #include "common/base.h"
@@ -29,5 +30,11 @@ void heap_remove(struct heap *heap, struct heap_node *node);
 /* After the node's order has changed. */
 void heap_fix(struct heap *heap, struct heap_node *node);
 
-static inline struct heap_node *heap_top(const struct heap *heap) { return heap->count ? heap->nodes[0] : NULL; }
-static inline bool heap_has(const struct heap_node *node) { return node->place != 0; }
+static inline struct heap_node *heap_top(const struct heap *heap)
+{
+    return heap->count ? heap->nodes[0] : NULL;
+}
+static inline bool heap_has(const struct heap_node *node)
+{
+    return node->place != 0;
+}

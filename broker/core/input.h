@@ -3,13 +3,14 @@
  * The shell gives one input at a time to sched_step with the core's time and carries the effects out in order. Structs of
  * proto/messages.h are used as they are: the core sees what a frame said, never its bytes.
  *
- * Durability. Each SAVE or DROP effect is one write, numbered from 1 without gaps (`number`). The shell gathers writes into commits
- * in that order and reports STORED up to a number. An effect that shows a state carries `after`: it may leave only when that number is
- * stored (0: at once). For one job `after` never decreases, so effects with one `after` kept in order keep every job's order.
- * The core acts on its own state at once: a submit, its lease and even its end may share a commit.
+ * Durability. Each SAVE or DROP effect is one write, numbered from 1 without gaps (`number`). The shell gathers writes into
+ * commits in that order and reports STORED up to a number. An effect that shows a state carries `after`: it may leave only when
+ * that number is stored (0: at once). For one job `after` never decreases, so effects with one `after` kept in order keep every
+ * job's order. The core acts on its own state at once: a submit, its lease and even its end may share a commit.
  *
- * Lent pointers. What an input points at is lent for the step; what an effect points at is lent until the next step: the shell encodes
- * at once, also what it must hold back. Bodies are blobs: an effect's blob is lent too, and the shell takes a reference. */
+ * Lent pointers. What an input points at is lent for the step; what an effect points at is lent until the next step: the shell
+ * encodes at once, also what it must hold back. Bodies are blobs: an effect's blob is lent too, and the shell takes a
+ * reference. */
 #pragma once
 
 #include "common/blob.h"
@@ -57,10 +58,11 @@ enum input_type {
     INPUT_RETRY,    /* peer, retry */
 
     /* -- from workers -- */
-    INPUT_OUTCOME,    /* peer, outcome, body */
-    INPUT_PROGRESS,   /* peer, progress (one item) */
-    INPUT_RUN_EVENT,  /* peer, run_event (one item), body: its bytes */
-    INPUT_UNSENT,     /* peer, unsent: a JOB could not be sent (peer gone or its queue full): it never arrived, nothing is charged */
+    INPUT_OUTCOME,   /* peer, outcome, body */
+    INPUT_PROGRESS,  /* peer, progress (one item) */
+    INPUT_RUN_EVENT, /* peer, run_event (one item), body: its bytes */
+    INPUT_UNSENT, /* peer, unsent: a JOB could not be sent (peer gone or its queue full): it never arrived, nothing is charged
+                   */
 
     /* -- from the store -- */
     INPUT_STORED,  /* stored: every write up to this number is in the store */
@@ -89,12 +91,14 @@ struct input {
     union {
         const struct rec_job *recover; /* with `body` NULL: it is read back when due */
         struct {
-            uint64_t epoch;     /* this broker's; leases from now on carry it */
-            uint8_t ack;        /* enum ack: what the store gives */
+            uint64_t epoch; /* this broker's; leases from now on carry it */
+            uint8_t ack;    /* enum ack: what the store gives */
             uint16_t shard;
         } start;
         const struct msg_hello *hello;
-        struct { bool bye; } gone;
+        struct {
+            bool bye;
+        } gone;
         const struct msg_heartbeat *heartbeat;
         const struct msg_submit *submit;
         const struct msg_withdraw *withdraw;
@@ -109,14 +113,20 @@ struct input {
         const struct rec_progress *progress;
         const struct rec_run_event *run_event;
         const struct rec_lease *unsent;
-        struct { uint64_t number; } stored;
+        struct {
+            uint64_t number;
+        } stored;
         struct {
             struct lookup_key key;
             const struct rec_idem *idem;
             const struct rec_ended *ended;
         } found;
-        struct { struct lookup_key key; } absent;
-        struct { uint64_t epoch; } rewrite;
+        struct {
+            struct lookup_key key;
+        } absent;
+        struct {
+            uint64_t epoch;
+        } rewrite;
         struct {
             struct span tenant; /* one of the two is empty */
             struct span queue;
@@ -132,22 +142,22 @@ enum effect_type {
     EFFECT_HEARTBEAT_ACK, /* heartbeat_ack */
     EFFECT_ACK,           /* ack */
     EFFECT_ANSWER,        /* answer, body: display JSON */
-    EFFECT_EVENT,         /* event, body: TOKEN's lines. For ENDED of a stored job, save = the number of its SAVE_ENDED: the port
-                             appends the packed record that the store made of it; for an ephemeral job `ended` and parts follow */
-    EFFECT_JOB,           /* job, body: the request (already without the display part) at [body_from, body_from + body_len) */
-    EFFECT_CANCEL_RUN,    /* cancel_run. Not given for a worker that is away: it is told when it comes back */
-    EFFECT_WATCH_RUN,     /* watch_run */
-    EFFECT_OUTCOME_ACK,   /* outcome_ack: one lease; the port gathers them per turn */
+    EFFECT_EVENT,       /* event, body: TOKEN's lines. For ENDED of a stored job, save = the number of its SAVE_ENDED: the port
+                           appends the packed record that the store made of it; for an ephemeral job `ended` and parts follow */
+    EFFECT_JOB,         /* job, body: the request (already without the display part) at [body_from, body_from + body_len) */
+    EFFECT_CANCEL_RUN,  /* cancel_run. Not given for a worker that is away: it is told when it comes back */
+    EFFECT_WATCH_RUN,   /* watch_run */
+    EFFECT_OUTCOME_ACK, /* outcome_ack: one lease; the port gathers them per turn */
 
     /* -- writes; number is set -- */
-    EFFECT_SAVE_JOB,     /* job_record: j:<id>, and <id> into live */
-    EFFECT_SAVE_BODY,    /* id, body: b:<id> */
-    EFFECT_SAVE_ENDED,   /* ended, parts: r:<id> for ttl_ms; j:<id> away, <id> out of live, listed in ix: */
-    EFFECT_SAVE_IDEM,    /* hash, idem_record: idem:<hash> for ttl_ms */
-    EFFECT_DROP_JOB,     /* id: j:<id> and b:<id> away, <id> out of live (withdrawn) */
-    EFFECT_DROP_BODY,    /* id: b:<id> away; with ttl_ms > 0 it is kept that long instead */
-    EFFECT_DROP_ENDED,   /* id, tenant, ended.completed_at: r:<id> and b:<id> away, out of ix: (forgotten) */
-    EFFECT_DROP_IDEM,    /* hash */
+    EFFECT_SAVE_JOB,   /* job_record: j:<id>, and <id> into live */
+    EFFECT_SAVE_BODY,  /* id, body: b:<id> */
+    EFFECT_SAVE_ENDED, /* ended, parts: r:<id> for ttl_ms; j:<id> away, <id> out of live, listed in ix: */
+    EFFECT_SAVE_IDEM,  /* hash, idem_record: idem:<hash> for ttl_ms */
+    EFFECT_DROP_JOB,   /* id: j:<id> and b:<id> away, <id> out of live (withdrawn) */
+    EFFECT_DROP_BODY,  /* id: b:<id> away; with ttl_ms > 0 it is kept that long instead */
+    EFFECT_DROP_ENDED, /* id, tenant, ended.completed_at: r:<id> and b:<id> away, out of ix: (forgotten) */
+    EFFECT_DROP_IDEM,  /* hash */
 
     /* -- questions -- */
     EFFECT_LOOKUP, /* lookup; answered by FOUND, ABSENT or UNKNOWN */
@@ -161,11 +171,11 @@ struct effect {
     peer_number peer;
     uint64_t after;
     uint64_t number;
-    struct blob *body;     /* lent */
+    struct blob *body;          /* lent */
     size_t body_from, body_len; /* the part of `body` that is meant; body_len 0: all of it from body_from */
     struct id id;
     uint64_t ttl_ms;
-    struct span parts[3];  /* SAVE_ENDED, EVENT of an ephemeral end: display, result, log */
+    struct span parts[3]; /* SAVE_ENDED, EVENT of an ephemeral end: display, result, log */
     struct span tenant;
     uint8_t hash[32];
     uint64_t save;

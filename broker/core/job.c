@@ -85,8 +85,14 @@ void job_table_done(struct job_table *table)
 static struct spec plain_spec;
 static struct past no_past;
 
-static uint64_t some_ms(uint64_t ms) { return MIN(ms, (uint64_t)SPEC_MS_MAX); }
-static msec some_instant(msec at) { return MAX(0, MIN(at, SPEC_MS_MAX)); }
+static uint64_t some_ms(uint64_t ms)
+{
+    return MIN(ms, (uint64_t)SPEC_MS_MAX);
+}
+static msec some_instant(msec at)
+{
+    return MAX(0, MIN(at, SPEC_MS_MAX));
+}
 
 /* Zeroed before, so that padding compares equal. */
 static void fill_spec(struct spec *spec, const struct rec_spec *from, struct span idem)
@@ -181,7 +187,10 @@ struct attempt_names {
     struct name *worker, *deployment;
 };
 
-static struct attempt_names *names_of(struct history *h) { return (struct attempt_names *)&h->list[h->size]; }
+static struct attempt_names *names_of(struct history *h)
+{
+    return (struct attempt_names *)&h->list[h->size];
+}
 
 static void clear_row(struct names *names, struct history *h, uint32_t at)
 {

@@ -31,8 +31,8 @@ struct spec {
 /* No duration or instant that a caller names may overflow a sum of a few of them. */
 #define SPEC_MS_MAX ((msec)1 << 50)
 
-/* The last attempts, oldest first. A lent list stays good when another attempt is added: it is then another block, and the old one
- * waits for job_sweep. */
+/* The last attempts, oldest first. A lent list stays good when another attempt is added: it is then another block, and the old
+ * one waits for job_sweep. */
 struct history {
     struct history *dead;
     uint32_t count, size;
@@ -64,7 +64,7 @@ struct job {
     struct list place;
     struct heap_node late; /* in the flow's heap of out-of-order entries */
     uint8_t state, class, priority;
-    bool scheduled : 1;  /* pending, not before again_at */
+    bool scheduled : 1; /* pending, not before again_at */
     bool in_lane : 1;
     bool body_asked : 1; /* a lookup for its body is on its way */
     bool tokens_shown : 1;
@@ -81,7 +81,7 @@ struct job {
     struct blob *body; /* NULL: only in the store */
     uint32_t body_bytes, display_bytes;
     uint32_t input_estimate, output_estimate;
-    uint64_t written; /* its last write's number */
+    uint64_t written;  /* its last write's number */
     struct spec *spec; /* never written while shared: job_spec_own */
     struct past *past; /* never written while shared: job_past_reserve */
     struct lease *lease;
@@ -106,7 +106,8 @@ struct job *job_table_find(const struct job_table *table, const struct id *id);
 void job_table_done(struct job_table *table);
 
 /* A draft of `spec`, with route and body references taken, tenant and queue still to be set. NULL: no memory. */
-MUST_USE struct job *job_new(struct names *names, const struct id *id, const struct rec_spec *spec, struct span idem, struct blob *body);
+MUST_USE struct job *job_new(struct names *names, const struct id *id, const struct rec_spec *spec, struct span idem,
+                             struct blob *body);
 /* Frees what the job owns; it must be on no list, table, heap or flow. */
 void job_free(struct names *names, struct job **job);
 
@@ -122,8 +123,14 @@ void job_spec(const struct job *job, struct rec_spec *ret_spec);
 /* The same from its submit to its end. */
 uint64_t job_bytes(const struct job *job);
 
-static inline struct span job_request_id(const struct job *job) { return span_of(job->texts, job->request_id_len); }
-static inline struct span job_trace(const struct job *job) { return span_of(job->texts + job->request_id_len, job->trace_len); }
+static inline struct span job_request_id(const struct job *job)
+{
+    return span_of(job->texts, job->request_id_len);
+}
+static inline struct span job_trace(const struct job *job)
+{
+    return span_of(job->texts + job->request_id_len, job->trace_len);
+}
 
 /* A past of its own, with room for one more attempt's row. A block of rows that is replaced goes to *dead. ERR_NOMEM. */
 MUST_USE enum err job_past_reserve(struct job *job, struct history **dead);

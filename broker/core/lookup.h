@@ -1,4 +1,5 @@
-/* Questions to the store that wait for an answer. Equal keys share one question; its requests act in turn when the answer comes. */
+/* Questions to the store that wait for an answer. Equal keys share one question; its requests act in turn when the answer
+ * comes. */
 #pragma once
 
 #include "broker/core/job.h"

@@ -3,7 +3,10 @@
 
 #include <stdlib.h>
 
-static bool is_waiting(unsigned state) { return state == STATE_PENDING || state == STATE_RETRYING; }
+static bool is_waiting(unsigned state)
+{
+    return state == STATE_PENDING || state == STATE_RETRYING;
+}
 
 void job_move(struct sched *s, struct job *job, enum state to)
 {
@@ -87,7 +90,7 @@ void outlets_refresh(struct sched *s)
 {
     struct outlet *outlet, *next;
     HASH_ITER(hh, s->ready.outlets, outlet, next)
-        outlet_refresh(s, outlet);
+    outlet_refresh(s, outlet);
 }
 
 static enum care care_of(const struct job *job)

@@ -1,7 +1,6 @@
 /* Interned text: one counted copy of every route, worker and deployment name that jobs mention. Same text, same pointer. */
 #pragma once
 
-
 #include "broker/core/hash.h"
 #include "common/base.h"
 
@@ -20,7 +19,8 @@ struct names {
 
 /* With one more reference. NULL: no memory. */
 MUST_USE struct name *name_get(struct names *names, struct span text);
-/* Gives one back and clears the pointer. Accepts NULL. The text is good until names_sweep, so that what lends it may outlive this. */
+/* Gives one back and clears the pointer. Accepts NULL. The text is good until names_sweep, so that what lends it may outlive
+ * this. */
 void name_put(struct names *names, struct name **name);
 void names_sweep(struct names *names);
 
@@ -30,4 +30,7 @@ static inline struct name *name_ref(struct name *name)
         name->refs++;
     return name;
 }
-static inline struct span name_span(const struct name *name) { return name ? span_of(name->text, name->len) : (struct span){0}; }
+static inline struct span name_span(const struct name *name)
+{
+    return name ? span_of(name->text, name->len) : (struct span){0};
+}

@@ -25,7 +25,8 @@ static struct seat *best_seat(const struct outlet *outlet, int class)
 #define OUTLET_ORDER(class)                                                                                                    \
     static bool outlet_first_##class(const struct heap_node *a, const struct heap_node *b)                                     \
     {                                                                                                                          \
-        const struct outlet *x = CONTAINER_OF(a, struct outlet, node[class]), *y = CONTAINER_OF(b, struct outlet, node[class]); \
+        const struct outlet *x = CONTAINER_OF(a, struct outlet, node[class]),                                                  \
+                            *y = CONTAINER_OF(b, struct outlet, node[class]);                                                  \
         return seat_first(&best_seat(x, class)->node, &best_seat(y, class)->node);                                             \
     }
 OUTLET_ORDER(0)
@@ -95,11 +96,17 @@ static void place_flow(struct flow *flow)
     place_seat(flow->seat);
 }
 
-void ready_pause_changed(struct ready *ready, struct flow *flow) { place_flow(flow); }
+void ready_pause_changed(struct ready *ready, struct flow *flow)
+{
+    place_flow(flow);
+}
 
 /* ---- outlets ---- */
 
-static uint32_t outlets_count(const struct ready *ready) { return HASH_COUNT(ready->outlets); }
+static uint32_t outlets_count(const struct ready *ready)
+{
+    return HASH_COUNT(ready->outlets);
+}
 
 static enum err reserve_pool(struct pool *pool, uint32_t outlets)
 {
@@ -158,8 +165,8 @@ static struct pool *pool_for(struct ready *ready, uint64_t groups)
     } else {
         struct outlet *outlet, *next;
         HASH_ITER(hh, ready->outlets, outlet, next)
-            if (outlet->pool == pool)
-                outlet->pool = NULL;
+        if (outlet->pool == pool)
+            outlet->pool = NULL;
     }
     pool->groups = groups;
     return pool;
@@ -209,7 +216,7 @@ static struct seat *seat_for(struct account *account, struct outlet *outlet, int
         return NULL;
     seat->account = account;
     seat->outlet = outlet;
-    seat->class = (uint8_t)class;
+    seat->class = (uint8_t) class;
     heap_init(&seat->flows, flow_first);
     list_init(&seat->of_account);
     list_push_back(&account->seats, &seat->of_account);
@@ -325,7 +332,7 @@ static struct outlet *best_outlet(struct ready *ready, int class, uint64_t group
         struct heap_node *top = pool->groups & groups_free ? heap_top(&pool->outlets[class]) : NULL;
         ready->steps++;
         if (top && (!best || outlet_first[class](top, &best->node[class])))
-            best = (struct outlet *)((char *)top - offsetof(struct outlet, node) - (size_t)class * sizeof(struct heap_node));
+            best = (struct outlet *)((char *)top - offsetof(struct outlet, node) - (size_t) class * sizeof(struct heap_node));
     }
     return best;
 }

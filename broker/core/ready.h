@@ -5,8 +5,8 @@
  *   seat    one tenant in one class at one outlet: its flows by their heads
  *   flow    its jobs in order (flow.h)
  *
- * A tenant's tag is shared by all its seats in a class; when it moves, each of them finds its new place. A decision is a look at every
- * pool that has a free slot, and O(log n) moves for the one chosen. */
+ * A tenant's tag is shared by all its seats in a class; when it moves, each of them finds its new place. A decision is a look
+ * at every pool that has a free slot, and O(log n) moves for the one chosen. */
 #pragma once
 
 #include "broker/core/flow.h"
@@ -36,9 +36,9 @@ struct outlet {
     struct pool *pool; /* NULL: closed */
     struct heap seats[3];
     struct heap_node node[3]; /* in the pool's heap of each class where somebody waits */
-    uint32_t seats_made[3]; /* seats that exist, waiting or not */
-    bool full; /* CARE_SUSPECT: every child has eight */
-    bool served; /* some present worker could serve it if it had room: ready, else unserved */
+    uint32_t seats_made[3];   /* seats that exist, waiting or not */
+    bool full;                /* CARE_SUSPECT: every child has eight */
+    bool served;              /* some present worker could serve it if it had room: ready, else unserved */
 };
 
 struct seat {
@@ -67,7 +67,7 @@ struct ready {
     struct share_account class_tags[3];
     struct share tenants[3];
     msec head_start_ms;
-    uint64_t steps; /* looks taken by ready_next, for stats */
+    uint64_t steps;       /* looks taken by ready_next, for stats */
     uint64_t ready_count; /* jobs in flows that could run if a slot were free */
 };
 

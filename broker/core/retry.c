@@ -19,7 +19,10 @@ static const struct retry_rule rules[KINDS] = {
     [KIND_WORKER] = {.again = true, .counted = true},
 };
 
-struct retry_rule retry_rule(unsigned kind) { return kind < KINDS ? rules[kind] : (struct retry_rule){0}; }
+struct retry_rule retry_rule(unsigned kind)
+{
+    return kind < KINDS ? rules[kind] : (struct retry_rule){0};
+}
 
 msec retry_wait(msec base_ms, msec cap_ms, unsigned failures, bool exact, msec asked_ms, uint64_t random)
 {

@@ -14,6 +14,6 @@ struct retry_rule {
 /* For every kind an outcome can carry; others are final. */
 struct retry_rule retry_rule(unsigned kind);
 
-/* Full jitter: uniform in 0 … min(cap, base · 2ⁿ) with n failures before this one; `exact` takes the upper bound. Never below asked_ms,
- * the provider's Retry-After. random: 64 random bits. */
+/* Full jitter: uniform in 0 … min(cap, base · 2ⁿ) with n failures before this one; `exact` takes the upper bound. Never below
+ * asked_ms, the provider's Retry-After. random: 64 random bits. */
 msec retry_wait(msec base_ms, msec cap_ms, unsigned failures, bool exact, msec asked_ms, uint64_t random);

@@ -365,8 +365,8 @@ struct worker *roster_choose(struct roster *roster, uint64_t groups, uint64_t se
         const struct group *group = &roster->groups[__builtin_ctzll(left)];
         if (!(group->served & served_bit))
             continue;
-        struct worker *worker = care == CARE_SUSPECT ? with_room_for_suspect(group)
-                                                     : CONTAINER_OF(heap_top(&group->free), struct worker, node);
+        struct worker *worker =
+            care == CARE_SUSPECT ? with_room_for_suspect(group) : CONTAINER_OF(heap_top(&group->free), struct worker, node);
         if (worker && (!best || more_room(&worker->node, &best->node)))
             best = worker;
     }

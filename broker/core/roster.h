@@ -1,16 +1,17 @@
 /* Workers present, what they can do, their credit, what they hold; and the deployments they serve.
  *
- * Workers that serve the same deployments form a group, so that "who can take this job" is a matter of a few bits: an outlet is served by a
- * set of groups, and a decision looks at groups with a free slot. Inside a group the worker with most room goes first. */
+ * Workers that serve the same deployments form a group, so that "who can take this job" is a matter of a few bits: an outlet is
+ * served by a set of groups, and a decision looks at groups with a free slot. Inside a group the worker with most room goes
+ * first. */
 #pragma once
 
 #include "broker/core/job.h"
 #include "broker/core/sched.h"
 
 #define ROSTER_DEPLOYMENTS 64 /* as bits of a mask */
-#define ROSTER_GROUPS 64
-#define ROSTER_SLOTS_MAX 4096  /* of one child, whatever it says: worker.slots goes no further */
-#define ROSTER_SUSPECTS 8 /* once-crashed jobs in one child at a time */
+#define ROSTER_GROUPS      64
+#define ROSTER_SLOTS_MAX   4096 /* of one child, whatever it says: worker.slots goes no further */
+#define ROSTER_SUSPECTS    8    /* once-crashed jobs in one child at a time */
 
 struct deployment {
     struct name *name, *model;
@@ -53,11 +54,11 @@ struct worker {
     struct worker_served {
         struct name *name;
         uint64_t hash;
-    } *served;
+    } * served;
 };
 
-/* One run: made with the JOB, gone with the outcome. It outlives a job that ended first (cancelled, expired): the slot is taken until the
- * worker says otherwise. */
+/* One run: made with the JOB, gone with the outcome. It outlives a job that ended first (cancelled, expired): the slot is taken
+ * until the worker says otherwise. */
 struct lease {
     struct list node; /* in its worker's leases, or among the orphans */
     struct id id;
@@ -93,10 +94,10 @@ struct roster {
 void roster_init(struct roster *roster);
 void roster_done(struct roster *roster, struct names *names);
 
-/* The settings' deployments: known ones keep their bit. *ret_bits: for each row its bit's index. ERR_LIMIT: more than ROSTER_DEPLOYMENTS,
- * those with calls still running included; ERR_NOMEM. On either, nothing has changed. */
-MUST_USE enum err roster_deployments(struct roster *roster, struct names *names, const struct sched_deployment *rows, uint32_t count,
-                                     uint8_t *ret_bits);
+/* The settings' deployments: known ones keep their bit. *ret_bits: for each row its bit's index. ERR_LIMIT: more than
+ * ROSTER_DEPLOYMENTS, those with calls still running included; ERR_NOMEM. On either, nothing has changed. */
+MUST_USE enum err roster_deployments(struct roster *roster, struct names *names, const struct sched_deployment *rows,
+                                     uint32_t count, uint8_t *ret_bits);
 struct deployment *roster_deployment(struct roster *roster, struct span name);
 
 /* From a HELLO of an instance not known yet. NULL: no memory. Not placed in a group before roster_place. */
@@ -110,8 +111,8 @@ MUST_USE enum err roster_serves(struct names *names, struct worker *worker, cons
 /* It must hold no lease. */
 void roster_remove(struct roster *roster, struct names *names, struct worker *worker);
 
-/* Puts the worker into its group, after its served list or the deployments changed; outlets must be looked at again. ERR_NOMEM; ERR_LIMIT: no
- * group is left. On either it gets no work until roster_place_all finds a place for it. */
+/* Puts the worker into its group, after its served list or the deployments changed; outlets must be looked at again. ERR_NOMEM;
+ * ERR_LIMIT: no group is left. On either it gets no work until roster_place_all finds a place for it. */
 MUST_USE enum err roster_place(struct roster *roster, struct worker *worker);
 MUST_USE enum err roster_place_all(struct roster *roster);
 /* The worker does not serve it after all. */

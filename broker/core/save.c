@@ -1,7 +1,10 @@
 /* Writes, and the effects that show a state: whatever shows one waits for the number of the job's last write. */
 #include "broker/core/state.h"
 
-static struct effect *give(struct sched *s, enum effect_type type) { return effects_add(s->out, type); }
+static struct effect *give(struct sched *s, enum effect_type type)
+{
+    return effects_add(s->out, type);
+}
 
 static struct effect *give_write(struct sched *s, enum effect_type type)
 {
@@ -197,7 +200,9 @@ void view_job(struct sched *s, struct job *job, struct rec_view *view)
     *view = (struct rec_view){
         .state = job->state,
         .reason = (uint8_t)job_reason(job),
-        .progress = job->state == STATE_COMPLETED ? 100 : job->lease ? job->lease->progress : 0,
+        .progress = job->state == STATE_COMPLETED ? 100
+                    : job->lease                  ? job->lease->progress
+                                                  : 0,
         .priority = job->priority,
         .class = job->class,
         .queue = queue_span(job->queue),
@@ -247,7 +252,9 @@ static void show_to(struct sched *s, struct job *job, struct watch *watch, enum 
         .run = job->past->run,
         .state = job->state,
         .reason = (uint8_t)job_reason(job),
-        .progress = job->state == STATE_COMPLETED ? 100 : job->lease ? job->lease->progress : 0,
+        .progress = job->state == STATE_COMPLETED ? 100
+                    : job->lease                  ? job->lease->progress
+                                                  : 0,
         .attempt = job->past->calls,
     };
 }

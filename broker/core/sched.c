@@ -52,9 +52,15 @@ bool sched_room(struct sched *s, const struct job *job)
     return !effects_reserve(s->out, 24 + CANCELLERS_MAX + 4 * waiting);
 }
 
-enum err sched_reserve_due(struct sched *s) { return heap_reserve(&s->deadlines, (uint32_t)s->accepted + s->roster.workers_count + 1); }
+enum err sched_reserve_due(struct sched *s)
+{
+    return heap_reserve(&s->deadlines, (uint32_t)s->accepted + s->roster.workers_count + 1);
+}
 
-void sched_again(struct sched *s) { s->again_at = MIN(s->again_at, s->now + SOON_MS); }
+void sched_again(struct sched *s)
+{
+    s->again_at = MIN(s->again_at, s->now + SOON_MS);
+}
 
 struct job *sched_find(struct sched *s, const struct id *id, struct span tenant)
 {
@@ -154,8 +160,9 @@ static void lift_jobs(struct sched *s, bool all, struct list *jobs)
     }
 }
 
-/* Who waited for a row that is another now finds a flow again, in the order there was. What was excluded may serve again: a credential that
- * was refused is what settings are changed for. Everybody else stays where he is: an outlet reads its route's deployments anew. */
+/* Who waited for a row that is another now finds a flow again, in the order there was. What was excluded may serve again: a
+ * credential that was refused is what settings are changed for. Everybody else stays where he is: an outlet reads its route's
+ * deployments anew. */
 static enum err on_settings(struct sched *s, const struct sched_settings *settings)
 {
     bool moved;
@@ -525,17 +532,38 @@ static const struct job *subject(const struct sched *s, const struct input *in)
 {
     const struct id *id = NULL;
     switch (in->type) {
-    case INPUT_WITHDRAW: id = &in->withdraw->id; break;
-    case INPUT_CANCEL: id = &in->cancel->id; break;
-    case INPUT_UNWATCH: id = &in->unwatch->id; break;
-    case INPUT_PATCH: id = &in->patch->id; break;
-    case INPUT_OUTCOME: id = &in->outcome->id; break;
-    case INPUT_PROGRESS: id = &in->progress->id; break;
-    case INPUT_RUN_EVENT: id = &in->run_event->id; break;
-    case INPUT_UNSENT: id = &in->unsent->id; break;
-    case INPUT_FOUND: id = in->found.key.kind == LOOKUP_BODY ? &in->found.key.id : NULL; break;
-    case INPUT_ABSENT: id = in->absent.key.kind == LOOKUP_BODY ? &in->absent.key.id : NULL; break;
-    default: break;
+    case INPUT_WITHDRAW:
+        id = &in->withdraw->id;
+        break;
+    case INPUT_CANCEL:
+        id = &in->cancel->id;
+        break;
+    case INPUT_UNWATCH:
+        id = &in->unwatch->id;
+        break;
+    case INPUT_PATCH:
+        id = &in->patch->id;
+        break;
+    case INPUT_OUTCOME:
+        id = &in->outcome->id;
+        break;
+    case INPUT_PROGRESS:
+        id = &in->progress->id;
+        break;
+    case INPUT_RUN_EVENT:
+        id = &in->run_event->id;
+        break;
+    case INPUT_UNSENT:
+        id = &in->unsent->id;
+        break;
+    case INPUT_FOUND:
+        id = in->found.key.kind == LOOKUP_BODY ? &in->found.key.id : NULL;
+        break;
+    case INPUT_ABSENT:
+        id = in->absent.key.kind == LOOKUP_BODY ? &in->absent.key.id : NULL;
+        break;
+    default:
+        break;
     }
     return id ? job_table_find(&s->jobs, id) : NULL;
 }
@@ -577,7 +605,10 @@ enum err sched_step(struct sched *s, msec now, const struct input *in, struct ef
     return ERR_OK;
 }
 
-uint64_t sched_written(const struct sched *s) { return s->written; }
+uint64_t sched_written(const struct sched *s)
+{
+    return s->written;
+}
 
 /* ---- numbers ---- */
 

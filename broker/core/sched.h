@@ -25,7 +25,7 @@ struct sched_settings {
     /* Bounds. */
     uint64_t jobs_max, bytes_max, tenant_jobs_max, tenant_bytes_max;
     uint64_t body_cache_bytes;
-    uint64_t lookups_max;  /* requests waiting for the store */
+    uint64_t lookups_max; /* requests waiting for the store */
     /* Times, ms. */
     msec lease_ms, return_ms, head_start_ms, heartbeat_ms;
     msec max_wait_ms, timeout_ms;
@@ -52,8 +52,9 @@ void sched_free(struct sched **sched);
  * in    lent for this call; what the core keeps, it copies.
  * out   gains effects in the order they must be carried out; the caller clears it between steps.
  * Everything a peer may send wrong is answered by an effect or counted, never an error.
- * ERR_NOMEM: no memory; the input has changed nothing and may be given again. ERR_LIMIT: SETTINGS name more deployments than there is room for;
- * nothing has changed. On either, deadlines that fired before it was looked at stand: carry out what `out` has. */
+ * ERR_NOMEM: no memory; the input has changed nothing and may be given again. ERR_LIMIT: SETTINGS name more deployments than
+ * there is room for; nothing has changed. On either, deadlines that fired before it was looked at stand: carry out what `out`
+ * has. */
 MUST_USE enum err sched_step(struct sched *sched, msec now, const struct input *in, struct effects *out);
 
 /* When INPUT_TICK is due next, in core time; MSEC_NEVER: not before another input. */
@@ -72,10 +73,10 @@ void sched_stats(const struct sched *sched, struct sched_stats *ret_stats);
 
 /* A tenant's own numbers, for /v1/stats; false: the tenant has had none. */
 struct sched_tenant_stats {
-    uint64_t waiting, active, bytes; /* now */
+    uint64_t waiting, active, bytes;                           /* now */
     uint64_t submitted, completed, failed, cancelled, expired; /* since start */
-    uint64_t done_ms_total;          /* of completed jobs, from arrival to end */
-    uint32_t p50_ms, p99_ms, per_minute; /* over the last minutes: see stats */
+    uint64_t done_ms_total;                                    /* of completed jobs, from arrival to end */
+    uint32_t p50_ms, p99_ms, per_minute;                       /* over the last minutes: see stats */
 };
 bool sched_tenant(const struct sched *sched, struct span tenant, struct sched_tenant_stats *ret_stats);
 

@@ -3,7 +3,8 @@
 
 #include <stdlib.h>
 
-/* Every api child answers for the whole system's readiness, so it hears at once when workers come or go, or the store stalls. */
+/* Every api child answers for the whole system's readiness, so it hears at once when workers come or go, or the store stalls.
+ */
 void tell_apis(struct sched *s)
 {
     for (struct api *api = s->apis; api; api = api->hh.next) {
@@ -99,8 +100,8 @@ static bool is_held(const struct msg_hello *hello, const struct lease *lease)
     return false;
 }
 
-/* Leases of this worker that its HELLO does not list: the JOB never arrived, or the run was dropped as told. Those of jobs that have ended
- * are over: listed, they were just told to abort, unless that must still wait. */
+/* Leases of this worker that its HELLO does not list: the JOB never arrived, or the run was dropped as told. Those of jobs that
+ * have ended are over: listed, they were just told to abort, unless that must still wait. */
 static void settle_missing(struct sched *s, struct worker *worker, const struct msg_hello *hello)
 {
     struct list *node, *next;
@@ -221,7 +222,8 @@ enum err on_hello(struct sched *s, const struct input *in)
 
 /* ---- heartbeats ---- */
 
-/* What it lists goes on or is to be dropped. What it does not list lapses in its time, or is over if only its slot was still taken. */
+/* What it lists goes on or is to be dropped. What it does not list lapses in its time, or is over if only its slot was still
+ * taken. */
 static enum err renew(struct sched *s, struct worker *worker, const struct msg_heartbeat *heartbeat, uint32_t *ret_drops)
 {
     struct rec_lease *drops = realloc(s->drops, MAX(heartbeat->leases_count, 1u) * sizeof *drops);

@@ -1,6 +1,6 @@
-/* Start-time fair queueing (Goyal, Vin, Cheng 1996), used for service classes and for tenants within a class. Whoever has the smallest
- * start tag goes next and then pays cost / weight. Virtual time is the start tag last served; a tag that lies behind counts as virtual
- * time, so that idling earns nothing. Tags are fixed point, SHARE_ONE per unit of cost at weight 1. */
+/* Start-time fair queueing (Goyal, Vin, Cheng 1996), used for service classes and for tenants within a class. Whoever has the
+ * smallest start tag goes next and then pays cost / weight. Virtual time is the start tag last served; a tag that lies behind
+ * counts as virtual time, so that idling earns nothing. Tags are fixed point, SHARE_ONE per unit of cost at weight 1. */
 #pragma once
 
 #include "common/base.h"
@@ -8,8 +8,8 @@
 #define SHARE_ONE (1u << 16)
 
 struct share_account {
-    uint64_t start;  /* tag of its next service */
-    uint64_t turn;   /* decides between equal tags: who was served longer ago */
+    uint64_t start; /* tag of its next service */
+    uint64_t turn;  /* decides between equal tags: who was served longer ago */
     uint32_t weight;
 };
 

@@ -9,8 +9,8 @@
 #include "broker/core/roster.h"
 #include "broker/core/sched.h"
 
-#define JOB_COST 1      /* of every job alike, in units of the fair share */
-#define SOON_MS 100     /* when something had no memory, it is tried again after this */
+#define JOB_COST      1   /* of every job alike, in units of the fair share */
+#define SOON_MS       100 /* when something had no memory, it is tried again after this */
 #define REWRITE_SLICE 512 /* buckets of jobs saved anew in one step */
 
 /* How a job ended, until that is stored. A leased job's is made with its lease, so that an outcome always finds room. */
@@ -24,9 +24,9 @@ struct ending {
     size_t message_len;
     struct name *deployment;
     msec at;
-    bool written; /* SAVE_ENDED has been given */
-    bool acks;    /* the worker waits for OUTCOME_ACK */
-    uint64_t save; /* number of SAVE_ENDED */
+    bool written;                 /* SAVE_ENDED has been given */
+    bool acks;                    /* the worker waits for OUTCOME_ACK */
+    uint64_t save;                /* number of SAVE_ENDED */
     struct canceller *cancellers; /* told when it is written */
 };
 
@@ -45,7 +45,7 @@ struct watch {
     struct list of_api;
     struct job *job;
     struct api *api;
-    bool all;    /* status and progress too, not only the end */
+    bool all; /* status and progress too, not only the end */
     bool tokens;
 };
 
@@ -72,7 +72,7 @@ struct leaving {
 };
 
 struct route {
-    struct name *name; /* "*": any other */
+    struct name *name;    /* "*": any other */
     uint8_t *deployments; /* bits' indexes, in order */
     uint32_t count;
     uint64_t bits;
@@ -112,7 +112,7 @@ struct sched {
     size_t leaving_from, leaving_count, leaving_size;
     uint64_t body_cache;
 
-    struct job *dead;             /* what this step's effects may still lend: freed by the next */
+    struct job *dead; /* what this step's effects may still lend: freed by the next */
     struct history *dead_histories;
 
     bool rewriting;
@@ -171,7 +171,7 @@ void job_unwait(struct sched *s, struct job *job);
 unsigned job_reason(const struct job *job);
 /* When something is due for it next. */
 msec job_due(const struct job *job);
-void job_forget(struct sched *s, struct job *job); /* out of everything, freed by the next step */
+void job_forget(struct sched *s, struct job *job);   /* out of everything, freed by the next step */
 void job_discard(struct sched *s, struct job **job); /* one that is in nothing: freed at once */
 void jobs_sweep(struct sched *s);
 void body_keep(struct sched *s, struct job *job, struct blob *body);
@@ -198,7 +198,8 @@ MUST_USE enum err on_submit(struct sched *s, const struct input *in);
 void on_withdraw(struct sched *s, const struct input *in);
 MUST_USE enum err submit_answered(struct sched *s, const struct lookup_key *key, bool known, const struct rec_idem *idem,
                                   const struct rec_ended *ended, bool found);
-/* The requests that a question was about, which ends; NULL: nobody asked. There is room for what each of them may cause. ERR_NOMEM. */
+/* The requests that a question was about, which ends; NULL: nobody asked. There is room for what each of them may cause.
+ * ERR_NOMEM. */
 MUST_USE enum err lookup_take(struct sched *s, const struct lookup_key *key, struct list *ret_requests, bool *ret_touched);
 
 /* outcome.c */
@@ -216,7 +217,10 @@ MUST_USE enum err on_forget(struct sched *s, const struct input *in);
 MUST_USE enum err forget_answered(struct sched *s, const struct input *in, bool known);
 MUST_USE enum err on_patch(struct sched *s, const struct input *in);
 /* Its end is decided and written: as far as anybody may see, it is over. */
-static inline bool job_is_over(const struct job *job) { return job->ending && job->ending->written; }
+static inline bool job_is_over(const struct job *job)
+{
+    return job->ending && job->ending->written;
+}
 void on_stored(struct sched *s, uint64_t number);
 
 /* session.c */

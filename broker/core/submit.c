@@ -309,7 +309,10 @@ enum err on_submit(struct sched *s, const struct input *in)
         sent_again(s, in, job);
         return ERR_OK;
     }
-    enum err e = s->stalled || !s->started ? ERR_STORE : s->draining ? ERR_DRAINING : submit->spec.ack > s->ack ? ERR_ACK : ERR_OK;
+    enum err e = s->stalled || !s->started   ? ERR_STORE
+                 : s->draining               ? ERR_DRAINING
+                 : submit->spec.ack > s->ack ? ERR_ACK
+                                             : ERR_OK;
     if (e) {
         ack(s, in->peer, submit->ref, &submit->id, e, 0);
         s->stats.refused_stalled += e == ERR_STORE;
@@ -358,7 +361,8 @@ static void key_answered(struct sched *s, struct request **request, const struct
         make(s, *request);
 }
 
-/* The store has spoken about this request's id: there is such a job, ended, or live and lost with its broker; or there is none. */
+/* The store has spoken about this request's id: there is such a job, ended, or live and lost with its broker; or there is none.
+ */
 static void id_answered(struct sched *s, struct request **request, const struct rec_ended *ended, bool found, bool old)
 {
     const struct id *id = &(*request)->draft->id;

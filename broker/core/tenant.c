@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #define WINDOW_MS 300000
-#define SLICE_MS 10000
+#define SLICE_MS  10000
 
 struct tenant *tenant_find(struct tenant *all, struct span name)
 {
@@ -161,8 +161,10 @@ static void turn_slices(struct tenant *tenant, msec now)
 
 void tenant_count_end(struct tenant *tenant, msec now, unsigned state, msec took_ms)
 {
-    uint64_t *counts[] = {[STATE_COMPLETED] = &tenant->completed, [STATE_FAILED] = &tenant->failed,
-                          [STATE_CANCELLED] = &tenant->cancelled, [STATE_EXPIRED] = &tenant->expired};
+    uint64_t *counts[] = {[STATE_COMPLETED] = &tenant->completed,
+                          [STATE_FAILED] = &tenant->failed,
+                          [STATE_CANCELLED] = &tenant->cancelled,
+                          [STATE_EXPIRED] = &tenant->expired};
     ++*counts[state];
     turn_slices(tenant, now);
     tenant->ends[0]++;

@@ -1,8 +1,7 @@
-/* Tenants and queues: what they hold now, what became of their jobs, and whether they are paused. A tenant lives as long as the scheduler:
- * its numbers outlast its jobs, and tenants are made by those who run the system. A queue is named by whoever submits, so it goes with
- * its last job, unless it is paused. */
+/* Tenants and queues: what they hold now, what became of their jobs, and whether they are paused. A tenant lives as long as the
+ * scheduler: its numbers outlast its jobs, and tenants are made by those who run the system. A queue is named by whoever
+ * submits, so it goes with its last job, unless it is paused. */
 #pragma once
-
 
 #include "broker/core/hash.h"
 #include "broker/core/sched.h"
@@ -10,7 +9,7 @@
 #include "common/list.h"
 
 #define TENANT_BUCKETS 112 /* log-linear: four per doubling, to 2^28 ms */
-#define TENANT_SLICES 6    /* of ten seconds, for per_minute */
+#define TENANT_SLICES  6   /* of ten seconds, for per_minute */
 
 /* A tenant in one service class: its place in the fair share, and every outlet it waits at. */
 struct account {
@@ -25,7 +24,7 @@ struct tenant {
     uint64_t waiting, active;
     uint64_t submitted, completed, failed, cancelled, expired;
     uint64_t done_ms_total;
-    uint32_t *took;      /* two windows of TENANT_BUCKETS, made at the first end; the older is dropped every five minutes */
+    uint32_t *took; /* two windows of TENANT_BUCKETS, made at the first end; the older is dropped every five minutes */
     msec window_at;
     uint32_t ends[TENANT_SLICES];
     msec slice_at;
@@ -61,8 +60,14 @@ void queues_sweep(struct queues *queues);
 void tenants_free(struct tenant **all);
 void queues_free(struct queues *queues);
 
-static inline struct span tenant_span(const struct tenant *tenant) { return span_of(tenant->text, tenant->len); }
-static inline struct span queue_span(const struct queue *queue) { return span_of(queue->text, queue->len); }
+static inline struct span tenant_span(const struct tenant *tenant)
+{
+    return span_of(tenant->text, tenant->len);
+}
+static inline struct span queue_span(const struct queue *queue)
+{
+    return span_of(queue->text, queue->len);
+}
 
 /* A job of this tenant ended. */
 void tenant_count_end(struct tenant *tenant, msec now, unsigned state, msec took_ms);

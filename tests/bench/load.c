@@ -96,8 +96,9 @@ static void submit(struct client *c)
 {
     char body[4096], out[8192];
     int len = snprintf(body, sizeof body, "{\"prompt\":\"%s %u-%d\"}", options.prompt, c->number++, c->fd);
-    int total = snprintf(out, sizeof out, "POST /v1/jobs HTTP/1.1\r\nHost: load\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-                         len, body);
+    int total = snprintf(
+        out, sizeof out,
+        "POST /v1/jobs HTTP/1.1\r\nHost: load\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len, body);
     c->step = SUBMITTING;
     c->began_ns = now_ns();
     send_all(c, out, (size_t)total);
@@ -162,17 +163,35 @@ static void take(struct client *c)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option names[] = {{"port", 1, 0, 'p'}, {"mode", 1, 0, 'm'}, {"connections", 1, 0, 'c'}, {"seconds", 1, 0, 's'},
-                                          {"warm", 1, 0, 'w'}, {"prompt", 1, 0, 't'}, {0}};
+    static const struct option names[] = {{"port", 1, 0, 'p'},
+                                          {"mode", 1, 0, 'm'},
+                                          {"connections", 1, 0, 'c'},
+                                          {"seconds", 1, 0, 's'},
+                                          {"warm", 1, 0, 'w'},
+                                          {"prompt", 1, 0, 't'},
+                                          {0}};
     for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;)
         switch (o) {
-        case 'p': options.port = atoi(optarg); break;
-        case 'm': options.jobs = strcmp(optarg, "static") != 0; break;
-        case 'c': options.connections = atoi(optarg); break;
-        case 's': options.seconds = atof(optarg); break;
-        case 'w': options.warm = atof(optarg); break;
-        case 't': options.prompt = optarg; break;
-        default: exit(2);
+        case 'p':
+            options.port = atoi(optarg);
+            break;
+        case 'm':
+            options.jobs = strcmp(optarg, "static") != 0;
+            break;
+        case 'c':
+            options.connections = atoi(optarg);
+            break;
+        case 's':
+            options.seconds = atof(optarg);
+            break;
+        case 'w':
+            options.warm = atof(optarg);
+            break;
+        case 't':
+            options.prompt = optarg;
+            break;
+        default:
+            exit(2);
         }
 }
 
@@ -187,7 +206,8 @@ int main(int argc, char **argv)
     until_ns = from_ns + (uint64_t)(options.seconds * 1e9);
     for (int i = 0; i < options.connections; i++) {
         struct client *c = &clients[i];
-        struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)options.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        struct sockaddr_in to = {
+            .sin_family = AF_INET, .sin_port = htons((uint16_t)options.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
         c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&to, sizeof to) < 0)
             fail("connect", strerror(errno));
@@ -205,8 +225,9 @@ int main(int argc, char **argv)
     }
     qsort(submits.us, submits.count, sizeof *submits.us, by_value);
     qsort(ends.us, ends.count, sizeof *ends.us, by_value);
-    printf("{\"done\":%lu,\"seconds\":%.3f,\"per_second\":%.0f,\"submit_p50_ms\":%.3f,\"submit_p99_ms\":%.3f,\"end_p50_ms\":%.3f,\"end_p99_ms\":%.3f}\n",
-           (unsigned long)done, options.seconds, (double)done / options.seconds, quantile(&submits, .5), quantile(&submits, .99),
-           quantile(&ends, .5), quantile(&ends, .99));
+    printf("{\"done\":%lu,\"seconds\":%.3f,\"per_second\":%.0f,\"submit_p50_ms\":%.3f,\"submit_p99_ms\":%.3f,\"end_p50_ms\":%."
+           "3f,\"end_p99_ms\":%.3f}\n",
+           (unsigned long)done, options.seconds, (double)done / options.seconds, quantile(&submits, .5),
+           quantile(&submits, .99), quantile(&ends, .5), quantile(&ends, .99));
     return 0;
 }

@@ -80,7 +80,8 @@ static void a_worker_back_in_time_keeps_its_runs(void **state)
 
     /* a goes on, b has ended meanwhile, the JOB of c never arrived */
     worker(t, "w", .slots = 3, .held = {{"a", 1}, {"b", 2}});
-    expect(t, "#12 save job c pending 3", "welcome w a keep b abort", "#13 save job c processing 4", "job w c 4 call 1 echo c @13");
+    expect(t, "#12 save job c pending 3", "welcome w a keep b abort", "#13 save job c processing 4",
+           "job w c 4 call 1 echo c @13");
     script_at(t, 5000);
     expect(t);
     outcome(t, "w", "a", 1);

@@ -175,9 +175,11 @@ static void test_everything(void **state)
 
 static void test_scenario_is_the_route(void **state)
 {
-    AUTO(submission_free) struct submission *s = good("{\"input\":\"x\",\"scenario\":\"general_chat\",\"tags\":[],\"metadata\":{}}");
+    AUTO(submission_free)
+    struct submission *s = good("{\"input\":\"x\",\"scenario\":\"general_chat\",\"tags\":[],\"metadata\":{}}");
     assert_true(span_is(s->spec.route, "general_chat"));
-    assert_non_null(strstr((const char *)s->body->data, "{\"type\":\"chat\",\"scenario\":\"general_chat\",\"tags\":[],\"metadata\":{}}"));
+    assert_non_null(
+        strstr((const char *)s->body->data, "{\"type\":\"chat\",\"scenario\":\"general_chat\",\"tags\":[],\"metadata\":{}}"));
 }
 
 static void test_metadata_is_bounded(void **state)
