@@ -119,9 +119,9 @@ struct world {
     struct server redis;
     struct loop *loop;
     struct store *store;
-    bool (*condition)(struct world *w);
-    const char *what;
-    bool met, turning;
+    unsigned turns_left; /* until the loop stops; 0: it goes on */
+    bool late;           /* nothing came in time */
+    bool turning;
     msec now;
     uint64_t number;
     /* told */
@@ -176,36 +176,42 @@ static void turn(void *arg)
     struct world *w = arg;
     if (w->store && w->turning)
         store_turn(w->store, w->now);
-    if (w->condition && w->condition(w)) {
-        w->met = true;
+    if (w->turns_left && !--w->turns_left)
         loop_stop(w->loop);
-    }
 }
 
 static void give_up(void *arg)
 {
-    loop_stop(((struct world *)arg)->loop);
+    struct world *w = arg;
+    w->late = true;
 }
 
-static void until(struct world *w, bool (*condition)(struct world *w), const char *what)
+static struct timer *be_patient(struct world *w)
 {
     struct timer *patience = timer_new(w->loop, give_up, w);
     timer_set(patience, clock_mono() + PATIENCE_MS);
-    w->condition = condition;
-    w->met = false;
-    loop_run(w->loop);
-    timer_free(&patience);
-    w->condition = NULL;
-    if (!w->met)
-        fail_msg("not in time: %s", what);
+    w->late = false;
+    return patience;
 }
+
+/* One wait for events and what follows from them: the loop turns once before it waits and once after. */
+static void wait_once(struct world *w)
+{
+    w->turns_left = 2;
+    loop_run(w->loop);
+}
+
+/* `x` in the expression is the world. */
 #define UNTIL(w, expression)                                                                                                   \
     do {                                                                                                                       \
-        bool met_(struct world *x)                                                                                             \
-        {                                                                                                                      \
-            return (expression);                                                                                               \
+        struct world *x = (w);                                                                                                 \
+        struct timer *patience = be_patient(x);                                                                                \
+        while (!(expression)) {                                                                                                \
+            if (x->late)                                                                                                       \
+                fail_msg("not in time: %s", #expression);                                                                      \
+            wait_once(x);                                                                                                      \
         }                                                                                                                      \
-        until((w), met_, #expression);                                                                                         \
+        timer_free(&patience);                                                                                                 \
     } while (0)
 
 static void store_begin(struct world *w, struct store_options o)
