@@ -110,6 +110,10 @@ $(BUILD)/bench-load: tests/bench/load.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 -D_GNU_SOURCE -O2 -Wall -Wextra -o $@ $<
 
+# A kind of test with rules of its own keeps them in its folder, and adds its short form to CHECKS.
+CHECKS :=
+include $(wildcard tests/*/rules.mk)
+
 units: $(UNITS) $(TRACES) ## build every unit and trace test
 
 test: units ## unit tests and traces: fast, needs nothing running
@@ -149,6 +153,7 @@ check: packages-check ## install what the tests need, build, run every test
 	$(MAKE) fuzz FUZZ_SECONDS=3
 	$(MAKE) e2e
 	$(MAKE) SAN=1 test
+	@set -e; for t in $(CHECKS); do $(MAKE) $$t; done
 
 bench: packages-bench all $(BUILD)/quern-upstream $(BUILD)/bench-load ## CPU per job by role on the full path, beside nginx; OUT=file keeps it
 	QUERN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 tests/bench/bench.py $(if $(OUT),--out $(OUT))
@@ -184,7 +189,7 @@ down: ## STATE=var: stop that instance, return when it is gone
 	@sh systemd/down.sh
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 22
+	@cat $(filter-out %.d,$(MAKEFILE_LIST)) | sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' | expand -t 22
 
 clean: ## remove what was built
 	rm -rf build build-asan build-fuzz compile_commands.json
