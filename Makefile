@@ -27,6 +27,9 @@ PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(LIBS)))$(PKG_CF
 # libwslay is packaged without a .pc file.
 PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(LIBS)) -lwslay -lm)$(PKG_LIBS)
 
+# The programs allocate with jemalloc (broker/README, Decisions); the sanitizers bring an allocator of their own, and so does ALLOC=.
+ALLOC ?= $(if $(SAN),,-ljemalloc)
+
 COMPILE = $(CC) $(CFLAGS_STRICT) $(CFLAGS) $(HARDEN) $(PKG_CFLAGS) -D_GNU_SOURCE -I. -DQUERN_VERSION='"$(or $(VERSION),0)"' -MMD -MP
 LINK    = $(CC) $(CFLAGS) $(LDHARDEN)
 
@@ -73,7 +76,7 @@ $(BUILD)/quern-worker: $(BUILD)/worker/main.o $(BUILD)/libworker.a $(SHARED)
 $(BUILD)/quern-api:    $(BUILD)/api/main.o $(BUILD)/libapi.a $(SHARED)
 $(BUILD)/quernctl:     $(CTL) $(SHARED)
 $(PROGRAMS):
-	$(LINK) -o $@ $^ $(PKG_LIBS)
+	$(LINK) -o $@ $^ $(PKG_LIBS) $(ALLOC)
 
 $(BUILD)/quern-upstream: $(UPSTREAM)
 	$(LINK) -o $@ $^ -levent -lcjson
