@@ -153,19 +153,19 @@ static enum err open_link(struct child *child)
     char name[256], host[128] = "";
     gethostname(host, sizeof host - 1);
     snprintf(name, sizeof name, "%s:%d", host, (int)getpid());
-    char *endpoint = role_endpoint(conf, conf->api.broker, "api");
-    struct link_options options = {.endpoint = endpoint, .role = ROLE_API, .name = name};
-    enum err e = endpoint ? ERR_OK : ERR_NOMEM;
+    char *endpoints = role_endpoint(conf, conf->api.broker, "api");
+    struct link_options options = {
+        .endpoints = endpoints, .server_keys = conf->broker.public_key, .role = ROLE_API, .name = name};
+    enum err e = endpoints ? ERR_OK : ERR_NOMEM;
     if (!e && conf->api.key_file[0])
         e = wire_key_read(conf->api.key_file, &options.public_key, &options.secret_key);
-    snprintf(options.server_key.text, sizeof options.server_key.text, "%s", conf->broker.public_key);
     struct ask_hooks hooks = {.event = on_event, .up = on_session, .reload = on_reload, .counters = count, .arg = child};
     if (!e)
         e = ask_new(child->api.loop, conf, &options, hooks, &child->api.ask);
     if (e)
-        log_event(LOG_FATAL, "what=%s endpoint=%s error=%s", "link", log_str(span_str(endpoint)), err_name(e));
+        log_event(LOG_FATAL, "what=%s endpoint=%s error=%s", "link", log_str(span_str(endpoints)), err_name(e));
     explicit_bzero(&options.secret_key, sizeof options.secret_key);
-    free(endpoint);
+    free(endpoints);
     return e;
 }
 

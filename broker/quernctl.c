@@ -19,7 +19,7 @@ enum exit_code { EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_UNREACHA
 struct options {
     const char *settings[SETTINGS_MAX];
     size_t settings_count;
-    const char *endpoint, *key_file, *tenant, *queue, *role;
+    const char *endpoint, *key_file, *broker_key, *tenant, *queue, *role;
     msec within_ms;
     bool json, result, help;
 };
@@ -98,7 +98,7 @@ static enum exit_code ask(const struct options *o, const struct msg_question *qu
     enum err e = conf_load(o->settings, o->settings_count, &conf, &fault);
     if (e != ERR_OK)
         return say(o, e, fault.text);
-    struct ask_options options = {conf, o->endpoint, o->key_file, o->within_ms};
+    struct ask_options options = {conf, o->endpoint, o->key_file, o->broker_key, o->within_ms};
     e = ask_broker(&options, question, &answer);
     if (e != ERR_OK)
         return say(o, e, answer.detail);
@@ -192,8 +192,9 @@ static void put_help(FILE *out)
         fprintf(out, "  %-8s %-10s %s\n", c->name, c->args, c->sentence);
     fputs("\nOptions:\n"
           "  --settings FILE   read settings; given again, later files win over earlier ones\n"
-          "  --endpoint ADDR   the monitor socket; default: broker.monitor of the settings\n"
+          "  --endpoint ADDR   the monitor socket, or several parted by commas; default: broker.monitor of the settings\n"
           "  --key FILE        our CURVE key, needed over TCP\n"
+          "  --broker-key KEY  over TCP: the broker's public key; default: broker.public_key of the settings\n"
           "  --within MS       how long to wait for the answer; default 5000. Nobody there is said after 2000\n"
           "  --json            print JSON, errors too\n"
           "  --result          job: its result too\n"
@@ -239,17 +240,13 @@ static bool read_ms(const char *text, msec *ret_ms)
 
 static bool read_options(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = {{"settings", required_argument, NULL, 's'},
-                                          {"endpoint", required_argument, NULL, 'e'},
-                                          {"key", required_argument, NULL, 'k'},
-                                          {"within", required_argument, NULL, 'w'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {"result", no_argument, NULL, 'r'},
-                                          {"tenant", required_argument, NULL, 't'},
-                                          {"queue", required_argument, NULL, 'q'},
-                                          {"role", required_argument, NULL, 'R'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {
+        {"settings", required_argument, NULL, 's'}, {"endpoint", required_argument, NULL, 'e'},
+        {"key", required_argument, NULL, 'k'},      {"broker-key", required_argument, NULL, 'b'},
+        {"within", required_argument, NULL, 'w'},   {"json", no_argument, NULL, 'j'},
+        {"result", no_argument, NULL, 'r'},         {"tenant", required_argument, NULL, 't'},
+        {"queue", required_argument, NULL, 'q'},    {"role", required_argument, NULL, 'R'},
+        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
     o->within_ms = WITHIN_MS;
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         switch (c) {
@@ -263,6 +260,9 @@ static bool read_options(int argc, char **argv, struct options *o)
             break;
         case 'k':
             o->key_file = optarg;
+            break;
+        case 'b':
+            o->broker_key = optarg;
             break;
         case 'w':
             if (!read_ms(optarg, &o->within_ms))

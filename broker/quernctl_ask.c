@@ -68,21 +68,36 @@ static void on_late(void *arg)
     loop_stop(((struct asking *)arg)->loop);
 }
 
+/* Over TCP. What is missing is said. */
+static enum err read_keys(struct asking *a, const struct ask_options *o, struct link_options *options)
+{
+    const char *lacks = NULL;
+    if (!o->key_file)
+        lacks = "over TCP a key is needed: --key FILE (see quernctl keygen)";
+    else if (!options->server_keys[0])
+        lacks = "over TCP the broker's public key is needed: --broker-key, or broker.public_key in the settings";
+    else if (wire_key_read(o->key_file, &options->public_key, &options->secret_key) != ERR_OK)
+        lacks = "--key: not a key file of ours that others cannot read";
+    if (lacks)
+        snprintf(a->answer->detail, sizeof a->answer->detail, "%s", lacks);
+    return lacks ? ERR_SETTINGS : ERR_OK;
+}
+
 static enum err make_link(struct asking *a, const struct ask_options *o, const char *endpoint)
 {
     char host[200] = "", name[256];
-    struct link_options options = {.endpoint = endpoint, .role = ROLE_MONITOR, .name = name};
+    struct link_options options = {.endpoints = endpoint,
+                                   .server_keys = o->broker_key ? o->broker_key : o->conf->broker.public_key,
+                                   .role = ROLE_MONITOR,
+                                   .name = name};
     if (gethostname(host, sizeof host - 1) != 0)
         host[0] = '\0';
     snprintf(name, sizeof name, "quernctl@%s:%d", host, (int)getpid());
-    snprintf(options.server_key.text, sizeof options.server_key.text, "%s", o->conf->broker.public_key);
-    if (strncmp(endpoint, "tcp://", 6) == 0) {
-        enum err e = o->key_file ? wire_key_read(o->key_file, &options.public_key, &options.secret_key) : ERR_SETTINGS;
-        if (e != ERR_OK)
-            return e;
-    }
+    enum err e = strstr(endpoint, "tcp://") ? read_keys(a, o, &options) : ERR_OK;
     struct link_hooks hooks = {.up = on_up, .frame = on_frame, .arg = a};
-    enum err e = link_new(a->loop, &options, hooks, &a->link);
+    if (e == ERR_OK && (e = link_new(a->loop, &options, hooks, &a->link)) == ERR_SETTINGS)
+        snprintf(a->answer->detail, sizeof a->answer->detail,
+                 "%.300s cannot be asked: one broker key for all endpoints over TCP, or one each (--broker-key)", endpoint);
     explicit_bzero(&options.secret_key, sizeof options.secret_key);
     return e;
 }

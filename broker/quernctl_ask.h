@@ -7,8 +7,9 @@
 
 struct ask_options {
     const struct conf *conf;
-    const char *endpoint; /* NULL: the settings' */
-    const char *key_file; /* over TCP: ours */
+    const char *endpoint;   /* NULL: the settings'; may be several, parted by commas */
+    const char *key_file;   /* over TCP: ours */
+    const char *broker_key; /* over TCP: the broker's public key; NULL: the settings' */
     msec within_ms;
 };
 

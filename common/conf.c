@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "common/commas.h"
 #include "common/conf_file.h"
 
 /* What one load has read, so that a fault found late can still name the line it came from. */
@@ -391,9 +392,14 @@ static bool is_given(const char *text)
 {
     return text[0] != '\0';
 }
-static bool is_tcp(const char *endpoint)
+/* How many of the endpoints in a setting are over TCP. */
+static size_t tcp_count(const char *endpoints)
 {
-    return strncmp(endpoint, "tcp://", 6) == 0;
+    struct span rest = span_str(endpoints), one;
+    size_t count = 0;
+    while (commas_next(&rest, &one))
+        count += one.len > 6 && memcmp(one.data, "tcp://", 6) == 0;
+    return count;
 }
 
 static const char *item_text(struct conf *conf, const struct conf_list *list, unsigned index, const struct conf_row *row)
@@ -506,6 +512,16 @@ static enum err check_redis(const struct layers *l, const struct conf *conf)
     return ERR_OK;
 }
 
+/* One key for every endpoint over TCP, or one each. */
+static enum err check_keys(const struct layers *l, const struct conf *conf, const char *setting, const char *endpoints)
+{
+    size_t keys = commas_count(conf->broker.public_key), places = tcp_count(endpoints);
+    if (keys == 1 || !places || keys == places)
+        return ERR_OK;
+    return complain(l, "broker.public_key", "%zu keys for the %zu TCP endpoints of %s: one for all, or one each", keys, places,
+                    setting);
+}
+
 /* CURVE on every TCP socket: whoever listens or connects there has a key, and whoever connects knows the broker's. */
 static enum err check_endpoints(const struct layers *l, const struct conf *conf)
 {
@@ -522,9 +538,10 @@ static enum err check_endpoints(const struct layers *l, const struct conf *conf)
         {"api.broker", conf->api.broker, "broker.public_key", conf->broker.public_key},
     };
     for (size_t i = 0; i < ARRAY_COUNT(rules); i++)
-        if (is_tcp(rules[i].endpoint) && !is_given(rules[i].key))
+        if (tcp_count(rules[i].endpoint) && !is_given(rules[i].key))
             return complain(l, rules[i].setting, "TCP needs %s", rules[i].needs);
-    return ERR_OK;
+    enum err e = check_keys(l, conf, "worker.broker", conf->worker.broker);
+    return e ? e : check_keys(l, conf, "api.broker", conf->api.broker);
 }
 
 static void release_text(char **text)

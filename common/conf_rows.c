@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/un.h>
 
+#include "common/commas.h"
 #include "common/json.h"
 
 /* A row finds its place only inside its section, whose name TEXT and its like are not given: hence a function each. */
@@ -193,6 +194,8 @@ static const char *check_address(const char *value)
 
 static const char *check_endpoint(const char *value)
 {
+    if (strchr(value, ','))
+        return "not an endpoint: one is expected here, without a comma";
     if (starts_with(value, "ipc://")) {
         size_t len = strlen(value + strlen("ipc://"));
         if (len == 0)
@@ -221,6 +224,35 @@ static const char *check_z85(const char *value)
     for (int i = 0; sound && i < 40; i += 5)
         sound = z85_fits(value + i);
     return sound ? NULL : "not a public key: 40 characters of Z85";
+}
+
+/* Several values, parted by commas: each as `check` says. */
+static const char *check_each(const char *value, const char *(*check)(const char *value))
+{
+    struct span rest = span_str(value), one;
+    while (commas_next(&rest, &one)) {
+        char copy[512];
+        if (!one.len)
+            return "nothing between two commas";
+        if (one.len >= sizeof copy)
+            return "longer than 511 bytes";
+        memcpy(copy, one.data, one.len);
+        copy[one.len] = '\0';
+        const char *wrong = check(copy);
+        if (wrong)
+            return wrong;
+    }
+    return NULL;
+}
+
+static const char *check_endpoints(const char *value)
+{
+    return commas_count(value) <= CONF_PLACES_MAX ? check_each(value, check_endpoint) : "more than 16 endpoints";
+}
+
+static const char *check_keys(const char *value)
+{
+    return check_each(value, check_z85);
 }
 
 static const char *check_url(const char *value)
@@ -274,9 +306,12 @@ const char *conf_form_check(const char *form, const char *value)
         const char *form;
         const char *(*check)(const char *value);
     } forms[] = {
-        {"text", check_text},       {"path", check_path},         {"name", check_name},
-        {"address", check_address}, {"endpoint", check_endpoint}, {"Z85", check_z85},
-        {"URL", check_url},         {"provider", check_provider}, {"role", check_role},
+        {"text", check_text},         {"path", check_path},
+        {"name", check_name},         {"address", check_address},
+        {"endpoint", check_endpoint}, {"Z85", check_z85},
+        {"URL", check_url},           {"provider", check_provider},
+        {"role", check_role},         {"endpoints", check_endpoints},
+        {"keys", check_keys},
     };
     for (size_t i = 0; i < ARRAY_COUNT(forms); i++)
         if (strcmp(forms[i].form, form) == 0) {

@@ -63,6 +63,8 @@ enum { CONF_LIST_DEPLOYMENTS, CONF_LIST_ROUTES, CONF_LIST_CREDENTIALS, CONF_LIST
 #define CONF_ROWS_MAX  64
 #define CONF_ITEMS_MAX 4096
 #define CONF_NAMES_MAX 256
+/* Endpoints in one setting that takes several. */
+#define CONF_PLACES_MAX 16
 
 /* index below CONF_SECTIONS, CONF_LISTS. */
 struct conf_section conf_section(unsigned index);

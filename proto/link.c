@@ -2,10 +2,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
 #include "common/log.h"
+#include "proto/places.h"
 #include "proto/session.h"
 
 #define INSTANCE_BYTES sizeof(((struct msg_hello *)0)->instance)
@@ -16,9 +18,10 @@
 struct link {
     struct loop *loop;
     struct link_hooks hooks;
-    char *endpoint;
+    struct places *places;
+    char endpoint[320]; /* of the place last tried, as given; for logs */
     char *name;
-    struct wire_options wire_options; /* its endpoint is ours above */
+    struct wire_options wire_options;
     enum role role;
     uint8_t instance[INSTANCE_BYTES];
     struct session session;
@@ -26,6 +29,8 @@ struct link {
     struct wire *wire; /* NULL while away */
     bool drop;         /* it is to be destroyed after wire_turn */
     bool in_turn;
+    bool starting; /* link_new wants to know … */
+    enum err made; /* … whether a wire could be made */
     bool said_down;
     msec started_at;
     uint64_t received; /* bytes, in this session */
@@ -114,18 +119,29 @@ static void come_up(struct link *link)
 
 static void act(struct link *link, unsigned acts);
 
-static enum err make_wire(struct link *link);
+static enum err make_wire(struct link *link, const struct place *place);
 
-static void try_to_connect(struct link *link)
+/* The place whose turn it is, its name looked up. */
+static void on_found(void *arg, const struct place *place, const char *reason)
 {
-    enum err e = make_wire(link);
-    if (!e)
+    struct link *link = arg;
+    enum err e = link->made = place ? make_wire(link, place) : ERR_UNREACHABLE;
+    if (!e || (place && link->starting))
         return;
     if (!link->said_down)
-        log_event(LOG_LINK_DOWN, "endpoint=%s reason=no_socket error=%s errno=%d", log_str(span_str(link->endpoint)),
-                  err_name(e), errno);
+        log_event(LOG_LINK_DOWN, "endpoint=%s reason=%s error=%s errno=%d", log_str(span_str(link->endpoint)),
+                  log_str(span_str(place ? "no_socket" : reason)), err_name(e), place ? errno : 0);
     link->said_down = true;
     act(link, session_connected(&link->session, loop_now(link->loop), false));
+}
+
+/* A broker that was there is looked for where it was; one that was not, in the next place. */
+static void leave_place(struct link *link, bool was_there)
+{
+    if (was_there)
+        places_forget(link->places);
+    else
+        places_move_on(link->places);
 }
 
 static void act(struct link *link, unsigned acts)
@@ -136,10 +152,12 @@ static void act(struct link *link, unsigned acts)
         log_down(link);
     if (acts & SESSION_DOWN && link->hooks.down)
         link->hooks.down(link->hooks.arg);
-    if (acts & SESSION_DROP)
+    if (acts & SESSION_DROP) {
         link->drop = true; /* not now: its own hook may be running */
+        leave_place(link, acts & SESSION_DOWN);
+    }
     if (acts & SESSION_CONNECT)
-        try_to_connect(link);
+        places_find(link->places);
     if (acts & SESSION_HELLO)
         say_hello(link);
     if (acts & SESSION_HEARTBEAT)
@@ -199,13 +217,28 @@ static void on_connected(void *arg, bool connected)
     act(link, session_connected(&link->session, loop_now(link->loop), connected));
 }
 
+/* Nobody listens there: the next place is tried rather than this one again. */
+static void on_refused(void *arg)
+{
+    on_connected(arg, false);
+}
+
 /* --- life ----------------------------------------------------------------------------------------------------------------- */
 
-static enum err make_wire(struct link *link)
+static enum err make_wire(struct link *link, const struct place *place)
 {
     assert(!link->wire);
     struct wire_hooks hooks = {.message = on_message, .bad = on_bad, .connected = on_connected, .arg = link};
-    return wire_new(link->loop, &link->wire_options, hooks, &link->wire);
+    link->session.several = places_several(link->places);
+    if (link->session.several)
+        hooks.refused = on_refused;
+    snprintf(link->endpoint, sizeof link->endpoint, "%s", place->given);
+    struct wire_options options = link->wire_options;
+    options.endpoint = place->endpoint;
+    options.server_key = *place->key;
+    enum err e = wire_new(link->loop, &options, hooks, &link->wire);
+    explicit_bzero(&options, sizeof options);
+    return e;
 }
 
 /* Wakes the loop; link_turn does the rest. */
@@ -219,29 +252,28 @@ enum err link_new(struct loop *loop, const struct link_options *options, struct 
     link->loop = loop;
     link->hooks = hooks;
     link->role = options->role;
-    link->endpoint = strdup(options->endpoint ? options->endpoint : "");
+    snprintf(link->endpoint, sizeof link->endpoint, "%s", options->endpoints);
     link->name = strdup(options->name ? options->name : "");
     link->timer = timer_new(loop, on_timer, link);
-    if (!link->endpoint || !link->name || !link->timer)
+    if (!link->name || !link->timer)
         return ERR_NOMEM;
-    link->wire_options = (struct wire_options){
-        .kind = WIRE_DEALER,
-        .endpoint = link->endpoint,
-        .public_key = options->public_key,
-        .secret_key = options->secret_key,
-        .server_key = options->server_key,
-    };
+    enum err e = places_new(loop, options->endpoints, options->server_keys, on_found, link, &link->places);
+    if (e)
+        return e;
+    link->wire_options =
+        (struct wire_options){.kind = WIRE_DEALER, .public_key = options->public_key, .secret_key = options->secret_key};
     uint64_t seed;
     if (getrandom(&seed, sizeof seed, 0) != sizeof seed ||
         getrandom(link->instance, sizeof link->instance, 0) != sizeof link->instance)
         return ERR_SYSTEM;
     link->started_at = loop_now(loop);
     session_init(&link->session, link->started_at, seed);
-    enum err e = make_wire(link);
-    if (e)
-        return e;
-    unsigned acts = session_tick(&link->session, link->started_at);
-    assert(acts == SESSION_CONNECT); /* done already, so that bad settings show here */
+    link->session.several = places_several(link->places);
+    link->starting = true; /* bad settings show here */
+    act(link, session_tick(&link->session, link->started_at));
+    link->starting = false;
+    if (link->made && link->made != ERR_UNREACHABLE)
+        return link->made;
     timer_set(link->timer, session_due(&link->session));
     *ret_link = TAKE(link);
     return ERR_OK;
@@ -259,11 +291,11 @@ void link_free(struct link **link_ptr)
             wire_linger(link->wire, BYE_MS);
     }
     wire_free(&link->wire);
+    places_free(&link->places);
     timer_free(&link->timer);
     frame_done(&link->frame);
     frame_buffer_done(&link->buffer);
     explicit_bzero(&link->wire_options, sizeof link->wire_options);
-    free(link->endpoint);
     free(link->name);
     free(link);
 }

@@ -1,8 +1,9 @@
 /* A peer's lasting connection to its broker: a DEALER, the session on it, and coming back. Used by api and worker children
  * and by quernctl. HELLO is said until WELCOME; on a broken transport, a new epoch, HELLO_WANTED or silence (three
  * heartbeats) the DEALER is destroyed and made anew, so that nothing queued for a dead broker reaches the next. Waits
- * between tries: 20 ms doubling to 1 s, with jitter; 5 s after REFUSED. Heartbeats are sent on WELCOME's interval. What
- * comes and goes is logged here (link.up, link.down, frame.bad). No hook may free the link. */
+ * between tries: 20 ms doubling to 1 s (250 ms where there are several places to try), with jitter; 5 s after REFUSED.
+ * Heartbeats are sent on WELCOME's interval. What comes and goes is logged here (link.up, link.down, frame.bad). No hook may
+ * free the link. */
 #pragma once
 
 #include "proto/wire.h"
@@ -10,10 +11,11 @@
 struct link;
 
 struct link_options {
-    const char *endpoint;
+    const char *endpoints;   /* where the broker may be: one, or several parted by commas, tried in turn (proto/places.h) */
+    const char *server_keys; /* its public key at each tcp endpoint, or one for all; may be NULL without tcp */
     enum role role;
-    const char *name;                                   /* for HELLO: "host:pid" */
-    struct wire_key public_key, secret_key, server_key; /* tcp only */
+    const char *name;                       /* for HELLO: "host:pid" */
+    struct wire_key public_key, secret_key; /* ours; tcp only */
 };
 
 struct link_hooks {

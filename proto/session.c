@@ -4,13 +4,16 @@
 
 #define FIRST_WAIT_MS  20 /* before a transport is made again; doubles */
 #define WAIT_MAX_MS    1000
+#define TURN_MAX_MS    250 /* … where there are several places: one of them may listen any moment */
 #define REFUSED_MS     5000
 #define REACH_MS       10000 /* a transport that does not connect is made anew: names are looked up again */
 #define FIRST_HELLO_MS 200   /* before HELLO is said again on the same transport; doubles */
 #define HELLO_MAX_MS   2000
 #define GREET_MS       10000
-#define LASTED_MS      1000 /* a session that stood this long forgives the tries before it */
-#define HEARTBEAT_MS   5000 /* when WELCOME names no interval */
+#define TURN_MS        1000  /* where there are several places: to connect to one, and to be welcomed there … */
+#define OLDER_MS       10000 /* a later epoch was heard of so lately: an earlier one is not believed */
+#define LASTED_MS      1000  /* a session that stood this long forgives the tries before it */
+#define HEARTBEAT_MS   5000  /* when WELCOME names no interval */
 
 /* Between half of it and all of it. */
 static msec jitter(struct session *session, msec ms)
@@ -46,7 +49,7 @@ static unsigned leave(struct session *session, msec now, msec wait_ms, const cha
     if (was_open && now - session->since >= LASTED_MS)
         session->tries = 0;
     if (!wait_ms)
-        wait_ms = doubled(FIRST_WAIT_MS, session->tries++, WAIT_MAX_MS);
+        wait_ms = doubled(FIRST_WAIT_MS, session->tries++, session->several ? TURN_MAX_MS : WAIT_MAX_MS);
     enter(session, now, SESSION_AWAY);
     session->due_at = now + jitter(session, wait_ms);
     session->peer_minor = 0;
@@ -82,12 +85,12 @@ unsigned session_tick(struct session *session, msec now)
     case SESSION_AWAY:
         enter(session, now, SESSION_REACHING);
         session->hellos = 0;
-        session->due_at = now + jitter(session, REACH_MS);
+        session->due_at = now + jitter(session, session->several ? TURN_MS : REACH_MS);
         return SESSION_CONNECT;
     case SESSION_REACHING:
         return leave(session, now, 0, "unreachable");
     case SESSION_GREETING:
-        if (now - session->since >= GREET_MS)
+        if (now - session->since >= (session->several ? TURN_MS : GREET_MS))
             return leave(session, now, 0, "no welcome");
         return say_hello(session, now);
     case SESSION_OPEN:
@@ -112,6 +115,8 @@ unsigned session_connected(struct session *session, msec now, bool connected)
 
 static unsigned welcomed(struct session *session, msec now, const struct frame *frame)
 {
+    if (frame->epoch < session->epoch && now - session->heard_at < OLDER_MS)
+        return leave(session, now, 0, "an older epoch");
     if (session->state == SESSION_GREETING)
         enter(session, now, SESSION_OPEN);
     session->new_epoch = frame->epoch != session->epoch;

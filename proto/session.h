@@ -7,6 +7,9 @@
  *       └────────────────┴───────────────────────────────────┴──────────┘
  *         broken · refused · silence · HELLO_WANTED · another epoch: the transport is destroyed, so that nothing
  *         queued for a dead broker reaches the next; wait 20 ms doubling to 1 s, after REFUSED 5 s, with jitter
+ *
+ * A WELCOME of an earlier epoch than the last session's comes from a broker that does not know yet that another has taken over:
+ * it is not believed until the later one has been silent for ten seconds. Then the store was set back, together with its clock.
  */
 #pragma once
 
@@ -47,6 +50,7 @@ struct session {
     uint64_t epoch;      /* the broker's; of the last session while there is none */
     bool new_epoch;      /* with SESSION_UP: another epoch than the session's before */
     bool refused;        /* the last answer was REFUSED */
+    bool several;        /* there are other places where the broker may be: the next is tried soon. Set by the owner */
     unsigned peer_minor; /* of the broker, 0 before its WELCOME */
     uint64_t random;     /* state of the jitter */
     const char *why;     /* of the last DOWN, for the log */

@@ -231,7 +231,8 @@ static bool start_monitor(struct wire *wire)
     static unsigned made; /* names must differ: a closed monitor's stays taken for a moment */
     char name[48];
     snprintf(name, sizeof name, "inproc://quern-monitor-%u", made++);
-    if (zmq_socket_monitor(wire->handle, name, MONITOR_EVENTS) != 0)
+    int events = MONITOR_EVENTS | (wire->hooks.refused ? ZMQ_EVENT_CONNECT_RETRIED : 0);
+    if (zmq_socket_monitor(wire->handle, name, events) != 0)
         return false;
     wire->monitor = new_socket(ZMQ_PAIR);
     if (!wire->monitor || zmq_connect(wire->monitor, name) != 0)
@@ -499,6 +500,11 @@ static void drain_monitor(struct wire *wire)
     uint16_t event;
     wire->monitor_due = false;
     while (receive_event(wire, &event)) {
+        if (event == ZMQ_EVENT_CONNECT_RETRIED) {
+            if (!wire->connected)
+                wire->hooks.refused(wire->hooks.arg);
+            continue;
+        }
         bool connected = event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
         if (connected == wire->connected && !(event & HANDSHAKE_FAILED))
             continue;

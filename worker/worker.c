@@ -329,7 +329,7 @@ static enum err read_keys(const struct conf *conf, struct link_options *options,
     enum err e = wire_key_read(conf->worker.key_file, &options->public_key, &options->secret_key);
     if (e)
         snprintf(fault->text, sizeof fault->text, "worker.key_file: %s cannot be used", conf->worker.key_file);
-    snprintf(options->server_key.text, sizeof options->server_key.text, "%s", conf->broker.public_key);
+    options->server_keys = conf->broker.public_key;
     return e;
 }
 
@@ -341,15 +341,15 @@ static enum err connect_link(struct worker *worker, struct conf_fault *fault)
     enum err e = read_keys(conf, &options, fault);
     if (e)
         return e;
-    char *endpoint = role_endpoint(conf, conf->worker.broker, "worker");
-    if (!endpoint)
+    char *endpoints = role_endpoint(conf, conf->worker.broker, "worker");
+    if (!endpoints)
         return ERR_NOMEM;
-    options.endpoint = endpoint;
+    options.endpoints = endpoints;
     e = link_new(worker->loop, &options, hooks, &worker->link);
     if (e == ERR_SETTINGS)
-        snprintf(fault->text, sizeof fault->text, "worker.broker: %s cannot be connected to", endpoint);
+        snprintf(fault->text, sizeof fault->text, "worker.broker: %s cannot be connected to", endpoints);
     explicit_bzero(&options.secret_key, sizeof options.secret_key);
-    free(endpoint);
+    free(endpoints);
     return e;
 }
 

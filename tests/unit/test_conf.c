@@ -331,6 +331,10 @@ static void test_forms(void **state)
     refuses("broker: {api: 'tcp://127.0.0.1'}\n", "a.yaml:1: broker.api: not an endpoint: tcp:// needs HOST:PORT");
     refuses("broker: {api: 'tcp://127.0.0.1:70000'}\n", "a.yaml:1: broker.api: not an endpoint: tcp:// needs HOST:PORT");
     refuses("broker: {api: 'tcp://:7000'}\n", "a.yaml:1: broker.api: not an endpoint: tcp:// needs HOST:PORT");
+    refuses("worker: {broker: 'ipc:///a,'}\n", "a.yaml:1: worker.broker: nothing between two commas");
+    refuses("worker: {broker: 'ipc:///a, tcp://b'}\n", "a.yaml:1: worker.broker: not an endpoint: tcp:// needs HOST:PORT");
+    refuses("broker: {worker: 'ipc:///a,ipc:///b'}\n",
+            "a.yaml:1: broker.worker: not an endpoint: one is expected here, without a comma");
     refuses("broker: {public_key: abc}\n", "a.yaml:1: broker.public_key: not a public key: 40 characters of Z85");
     refuses("broker: {public_key: '########################################'}\n",
             "a.yaml:1: broker.public_key: not a public key: 40 characters of Z85"); /* more than 32 bits in five */
@@ -422,6 +426,13 @@ static void test_what_tcp_needs(void **state)
     refuses("worker:\n  broker: tcp://b.example:1\n", "a.yaml:2: worker.broker: TCP needs worker.key_file");
     refuses("worker: {broker: 'tcp://b:1', key_file: k}\n", "a.yaml:1: worker.broker: TCP needs broker.public_key");
     refuses("api: {broker: 'tcp://b:1', key_file: k}\n", "a.yaml:1: api.broker: TCP needs broker.public_key");
+    refuses("worker: {broker: 'tcp://b:1,tcp://c:1,ipc:///x', key_file: k}\nbroker: {public_key: '" KEY_A "," KEY_B "," KEY_A
+            "'}\n",
+            "a.yaml:2: broker.public_key: 3 keys for the 2 TCP endpoints of worker.broker: one for all, or one each");
+    AUTO(conf_free)
+    struct conf *two =
+        load_text("worker: {broker: 'tcp://b:1, tcp://c:1', key_file: k}\nbroker: {public_key: '" KEY_A "," KEY_B "'}\n");
+    assert_string_equal(two->worker.broker, "tcp://b:1, tcp://c:1");
     AUTO(conf_free)
     struct conf *conf = load_text("broker: {api: 'tcp://[::1]:1', worker: 'tcp://*:2', key_file: k, public_key: '" KEY_B
                                   "'}\nworker: {broker: 'tcp://b:2', key_file: w}\n");

@@ -453,7 +453,7 @@ static int setup(void **state)
     w->api.conf = &w->conf;
     w->api.loop = w->loop;
     assert_int_equal(server_listen("127.0.0.1", 0, &fd, &w->port), ERR_OK);
-    struct link_options link = {.endpoint = w->broker_path, .role = ROLE_API, .name = "test"};
+    struct link_options link = {.endpoints = w->broker_path, .role = ROLE_API, .name = "test"};
     assert_int_equal(
         ask_new(w->loop, &w->conf, &link, (struct ask_hooks){.event = on_event, .up = on_session, .arg = w}, &w->api.ask),
         ERR_OK);
@@ -676,7 +676,7 @@ static void test_unanswered_submit_is_withdrawn(void **state)
     struct client *c = dial(w);
     ask_free(&w->api.ask);
     w->conf.api.submit_ms = 80;
-    struct link_options link = {.endpoint = w->broker_path, .role = ROLE_API, .name = "test"};
+    struct link_options link = {.endpoints = w->broker_path, .role = ROLE_API, .name = "test"};
     assert_int_equal(
         ask_new(w->loop, &w->conf, &link, (struct ask_hooks){.event = on_event, .up = on_session, .arg = w}, &w->api.ask),
         ERR_OK);

@@ -175,7 +175,7 @@ static enum err start_link_to(const struct link_options *options)
 
 static void start_link(void)
 {
-    struct link_options options = {.endpoint = world.endpoint, .role = ROLE_API, .name = "host:1"};
+    struct link_options options = {.endpoints = world.endpoint, .role = ROLE_API, .name = "host:1"};
     assert_int_equal(start_link_to(&options), ERR_OK);
 }
 
@@ -491,9 +491,9 @@ static void a_text_that_is_none_is_not_sent(void **state)
 
 static void settings_that_cannot_work_are_refused_at_once(void **state)
 {
-    struct link_options options = {.endpoint = "tcp://127.0.0.1:5555", .role = ROLE_WORKER, .name = "w"};
+    struct link_options options = {.endpoints = "tcp://127.0.0.1:5555", .role = ROLE_WORKER, .name = "w"};
     assert_int_equal(start_link_to(&options), ERR_SETTINGS);
-    options.endpoint = "";
+    options.endpoints = "";
     assert_int_equal(start_link_to(&options), ERR_SETTINGS);
     assert_null(peer->link);
 }
@@ -509,12 +509,12 @@ static void over_tcp_a_key_may_be_let_in_later(void **state)
     assert_int_equal(wire_new(world.loop, &wire_options, (struct wire_hooks){.message = on_broker_message}, &broker->wire),
                      ERR_OK);
     broker->epoch = 100;
-    struct link_options options = {.endpoint = wire_endpoint(broker->wire),
+    struct link_options options = {.endpoints = wire_endpoint(broker->wire),
+                                   .server_keys = public_key.text,
                                    .role = ROLE_API,
                                    .name = "far:1",
                                    .public_key = our_public,
-                                   .secret_key = our_secret,
-                                   .server_key = public_key};
+                                   .secret_key = our_secret};
     assert_int_equal(start_link_to(&options), ERR_OK);
     assert_false(run_for(500, is_up));
     assert_int_equal(broker->hellos, 0);
@@ -522,6 +522,66 @@ static void over_tcp_a_key_may_be_let_in_later(void **state)
     assert_true(run_until(is_up));
     assert_int_equal(ask(5), ERR_OK);
     assert_true(run_until(has_frame));
+}
+
+/* The second place's broker: the standby, once the first is gone. */
+static void the_standby_is_found_where_it_listens(void **state)
+{
+    char endpoints[400], second[160];
+    start_broker(100);
+    snprintf(second, sizeof second, "ipc://%s/standby.sock", world.dir);
+    snprintf(endpoints, sizeof endpoints, "%s,%s", world.endpoint, second);
+    struct link_options options = {.endpoints = endpoints, .role = ROLE_API, .name = "host:1"};
+    assert_int_equal(start_link_to(&options), ERR_OK);
+    assert_true(run_until(is_up));
+    kill_broker();
+    assert_true(run_until(is_down));
+    assert_false(run_for(1500, is_up)); /* nobody leads yet */
+    snprintf(world.endpoint, sizeof world.endpoint, "%s", second);
+    start_broker(200);
+    msec from = clock_mono();
+    assert_true(run_until(is_up_again));
+    assert_true(clock_mono() - from < 1000);
+    assert_int_equal(link_epoch(peer->link), 200);
+}
+
+/* Where the broker was, the kernel still takes connections: its process is stopped. */
+static void a_place_that_takes_and_says_nothing_does_not_hold_it_up(void **state)
+{
+    char endpoints[400], second[160];
+    start_broker(100);
+    broker->mute = true;
+    struct wire *silent = broker->wire;
+    broker->wire = NULL; /* bound, and never looked at again */
+    snprintf(second, sizeof second, "ipc://%s/standby.sock", world.dir);
+    snprintf(endpoints, sizeof endpoints, "%s,%s", world.endpoint, second);
+    snprintf(world.endpoint, sizeof world.endpoint, "%s", second);
+    broker->mute = false;
+    start_broker(200);
+    struct link_options options = {.endpoints = endpoints, .role = ROLE_API, .name = "host:1"};
+    assert_int_equal(start_link_to(&options), ERR_OK);
+    msec from = clock_mono();
+    assert_true(run_until(is_up));
+    assert_true(clock_mono() - from < 3000);
+    assert_int_equal(link_epoch(peer->link), 200);
+    wire_free(&silent);
+}
+
+static void a_broker_that_returns_where_it_was_is_found_again(void **state)
+{
+    char endpoints[400];
+    snprintf(endpoints, sizeof endpoints, "ipc://%s/nobody.sock,%s", world.dir, world.endpoint);
+    start_broker(100);
+    struct link_options options = {.endpoints = endpoints, .role = ROLE_API, .name = "host:1"};
+    assert_int_equal(start_link_to(&options), ERR_OK);
+    for (unsigned i = 1; i <= 3; i++) {
+        assert_true(run_until(is_up));
+        assert_int_equal(peer->ups, i);
+        kill_broker();
+        assert_true(run_until(is_down));
+        start_broker(100 + i);
+    }
+    assert_true(run_until(is_up));
 }
 
 static unsigned turns_seen;
@@ -576,6 +636,9 @@ int main(void)
         LINK(a_text_that_is_none_is_not_sent),
         LINK(settings_that_cannot_work_are_refused_at_once),
         LINK(over_tcp_a_key_may_be_let_in_later),
+        LINK(the_standby_is_found_where_it_listens),
+        LINK(a_place_that_takes_and_says_nothing_does_not_hold_it_up),
+        LINK(a_broker_that_returns_where_it_was_is_found_again),
         LINK(a_link_at_rest_or_without_a_broker_lets_the_loop_sleep),
         LINK(it_may_be_freed_at_any_moment),
     };

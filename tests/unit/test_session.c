@@ -181,16 +181,58 @@ static void the_same_epoch_is_not_new(void **state)
     assert_false(s.new_epoch);
 }
 
-/* The store was set back: its broker counts from an earlier epoch. Peers follow, or they would wait for ever. */
-static void a_welcome_may_go_back(void **state)
+/* A broker that was cut off or stopped does not know yet that another leads: its verdicts would end calls it has not heard of.
+ */
+static void an_older_brokers_welcome_is_not_believed(void **state)
 {
     open_at(0, 50);
     session_connected(&s, 10, false);
     msec now = session_due(&s);
     session_tick(&s, now);
     session_connected(&s, now, true);
-    assert_int_equal(hear(now, MESSAGE_WELCOME, 20), SESSION_UP);
+    assert_int_equal(hear(now, MESSAGE_WELCOME, 20), SESSION_DROP);
+    now = session_due(&s);
+    session_tick(&s, now);
+    session_connected(&s, now, true);
+    assert_int_equal(hear(now, MESSAGE_WELCOME, 50), SESSION_UP); /* the later one is still there */
+    assert_false(s.new_epoch);
+}
+
+/* The store was set back: its broker counts from an earlier epoch. Peers follow, or they would wait for ever. */
+static void a_welcome_may_go_back_when_the_later_epoch_is_silent(void **state)
+{
+    open_at(0, 50);
+    session_connected(&s, 10, false);
+    session_tick(&s, session_due(&s));
+    session_connected(&s, 9999, true);
+    assert_int_equal(hear(9999, MESSAGE_WELCOME, 20), SESSION_DROP);
+    session_tick(&s, session_due(&s));
+    session_connected(&s, 10000, true);
+    assert_int_equal(hear(10000, MESSAGE_WELCOME, 20), SESSION_UP);
     assert_true(s.new_epoch);
+}
+
+static void where_there_are_several_places_none_is_waited_for_long(void **state)
+{
+    session_init(&s, 0, 3);
+    s.several = true;
+    msec now = 0;
+    for (unsigned i = 0; i < 12; i++) {
+        now = session_due(&s);
+        assert_int_equal(session_tick(&s, now), SESSION_CONNECT);
+        assert_in_range(session_due(&s) - now, 500, 1000); /* nobody answers at all */
+        now = session_due(&s);
+        assert_int_equal(session_tick(&s, now), SESSION_DROP);
+        assert_in_range(session_due(&s) - now, 10, 250);
+    }
+    now = session_due(&s);
+    session_tick(&s, now);
+    session_connected(&s, now, true); /* connected, and then no welcome */
+    unsigned acts = 0;
+    for (msec from = now; !(acts & SESSION_DROP); acts = session_tick(&s, now)) {
+        now = session_due(&s);
+        assert_true(now - from <= 2000);
+    }
 }
 
 static void hello_wanted_starts_anew_and_says_nothing_before_welcome(void **state)
@@ -301,7 +343,9 @@ int main(void)
         cmocka_unit_test(an_older_epoch_is_for_nobody),
         cmocka_unit_test(a_newer_epoch_needs_a_new_session),
         cmocka_unit_test(the_same_epoch_is_not_new),
-        cmocka_unit_test(a_welcome_may_go_back),
+        cmocka_unit_test(an_older_brokers_welcome_is_not_believed),
+        cmocka_unit_test(a_welcome_may_go_back_when_the_later_epoch_is_silent),
+        cmocka_unit_test(where_there_are_several_places_none_is_waited_for_long),
         cmocka_unit_test(hello_wanted_starts_anew_and_says_nothing_before_welcome),
         cmocka_unit_test(refused_waits_five_seconds_and_is_said_once),
         cmocka_unit_test(goodbye_is_said_only_by_an_open_session),
