@@ -12,6 +12,7 @@
 #include "api/routes.h"
 #include "common/log.h"
 #include "common/prefork.h"
+#include "common/pulse.h"
 #include "common/role.h"
 
 #define REDIS_REPLY_MS  3000
@@ -22,6 +23,7 @@ struct child {
     const struct child_options *options;
     bool open; /* takes connections */
     struct timer *open_anyway, *answer_all, *give_up;
+    struct pulse *pulse;
     struct rec_counter counters[12];
 };
 
@@ -195,6 +197,8 @@ static enum err open_child(struct child *child, int listener)
     }
     api->started_at = loop_now(api->loop);
     enum err e = server_new(api->loop, listener, api->conf, (struct server_hooks){on_request, on_drained, child}, &api->server);
+    if (!e)
+        e = pulse_new(api->loop, &child->pulse);
     if (e)
         return e;
     child->open_anyway = timer_new(api->loop, open_doors, child);
@@ -219,6 +223,7 @@ static void close_child(struct child *child)
     timer_free(&child->open_anyway);
     timer_free(&child->answer_all);
     timer_free(&child->give_up);
+    pulse_free(&child->pulse);
     loop_free(&api->loop);
 }
 

@@ -231,6 +231,7 @@ static void on_held(void *arg, struct span leader)
 {
     struct broker *b = arg;
     notify_status("standby: %.*s leads shard %u", SPAN_ARG(leader), b->facts.shard);
+    notify_ready(); /* waiting is what a standby is there for */
 }
 
 static void on_leads(void *arg, const struct store_lead *lead)

@@ -1,5 +1,5 @@
-/* The parent waits in one poll: for its signals, which are blocked and read from a signalfd, and for children that say they
- * serve, on a pipe they all write to. What is due when the poll returns is done in one pass, so that no state depends on which
+/* The parent waits in one poll: for its signals, which are blocked and read from a signalfd, and for what children say, on a
+ * pipe they all write to. What is due when the poll returns is done in one pass, so that no state depends on which
  * of the two came first. */
 #include "common/prefork.h"
 
@@ -33,6 +33,7 @@ struct child {
     unsigned index;
     unsigned generation;
     msec started_at;
+    msec heard_at;
     bool running;
     msec kill_at; /* MSEC_NEVER until it was asked to end */
     bool killed;
@@ -58,22 +59,45 @@ struct parent {
     bool killed_any;
     bool pid_file_written;
     int signal_fd;
-    int ready_fds[2]; /* children write their pid to [1]; −1 when not open */
+    int said_fds[2]; /* children write to [1]; −1 when not open */
+    msec watch_ms;   /* a child silent for this long is killed; 0: they are not watched */
     sigset_t mask_before;
 };
 
-static int ready_fd = -1;      /* in a child: where it says that it serves */
-static pid_t child_parent = 0; /* in a child: who forked it */
+/* What a child writes: that it lives and, from when it can, that it serves. Small enough to arrive whole. */
+struct said {
+    pid_t pid;
+    bool serves;
+};
+
+/* In a child. */
+static int said_fd = -1;
+static pid_t child_parent = 0;
+static msec alive_every_ms = 0;
+
+static void say(bool serves)
+{
+    struct said said = {.pid = getpid(), .serves = serves};
+    ssize_t done = said_fd < 0 ? 0 : write(said_fd, &said, sizeof said);
+    (void)done; /* a parent that is gone, or does not read, finds out by the child's age and its exit */
+}
 
 void prefork_ready(void)
 {
-    if (ready_fd < 0)
-        return;
-    pid_t pid = getpid();
-    ssize_t done = write(ready_fd, &pid, sizeof pid);
-    (void)done; /* a parent that is gone, or does not read, finds out by the child's age */
-    close(ready_fd);
-    ready_fd = -1;
+    static bool ready;
+    if (!ready)
+        say(true);
+    ready = true;
+}
+
+void prefork_alive(void)
+{
+    say(false);
+}
+
+msec prefork_alive_every_ms(void)
+{
+    return alive_every_ms;
 }
 
 void prefork_reload(void)
@@ -113,9 +137,10 @@ static int child_main(const struct parent *parent, unsigned index)
     snprintf(name, sizeof name, "quern-%s:%u", options->role, index);
     prctl(PR_SET_NAME, name);
     close(parent->signal_fd);
-    close(parent->ready_fds[0]);
-    ready_fd = parent->ready_fds[1];
+    close(parent->said_fds[0]);
+    said_fd = parent->said_fds[1];
     child_parent = parent_pid;
+    alive_every_ms = parent->watch_ms / 4;
     forget_systemd();
     default_signals();
     return options->child(options->arg, index);
@@ -154,8 +179,8 @@ static struct child *fork_child(struct parent *parent, unsigned index)
         free(child);
         exit(child_main(parent, index));
     }
-    *child = (struct child){
-        .pid = pid, .index = index, .generation = parent->generation, .started_at = clock_mono(), .kill_at = MSEC_NEVER};
+    *child = (struct child){.pid = pid, .index = index, .generation = parent->generation, .kill_at = MSEC_NEVER};
+    child->started_at = child->heard_at = clock_mono();
     list_init(&child->node);
     list_push_back(&parent->children, &child->node);
     parent->children_count++;
@@ -181,6 +206,12 @@ static void start_due(struct parent *parent, msec now)
 
 /* ---- ending ---- */
 
+static void force(struct child *child)
+{
+    child->killed = true;
+    kill(child->pid, SIGKILL);
+}
+
 static void ask_to_end(struct parent *parent, struct child *child, msec now)
 {
     if (child->kill_at != MSEC_NEVER)
@@ -193,8 +224,8 @@ static void kill_child(struct parent *parent, struct child *child)
 {
     if (child->killed)
         return;
-    child->killed = parent->killed_any = true;
-    kill(child->pid, SIGKILL);
+    parent->killed_any = true;
+    force(child);
     log_event(LOG_CHILD_KILL, "child=%u child_pid=%d generation=%u", child->index, (int)child->pid, child->generation);
 }
 
@@ -205,6 +236,20 @@ static void kill_overdue(struct parent *parent, msec now)
         struct child *child = CONTAINER_OF(node, struct child, node);
         if (child->kill_at <= now)
             kill_child(parent, child);
+    }
+}
+
+/* SIGKILL and not SIGABRT: a stopped process takes no other. */
+static void kill_silent(struct parent *parent, msec now)
+{
+    struct list *node;
+    LIST_EACH (node, &parent->children) {
+        struct child *child = CONTAINER_OF(node, struct child, node);
+        if (child->killed || now - child->heard_at < parent->watch_ms)
+            continue;
+        force(child);
+        log_event(LOG_CHILD_SILENT, "child=%u child_pid=%d silent_ms=%lld", child->index, (int)child->pid,
+                  (long long)(now - child->heard_at));
     }
 }
 
@@ -241,17 +286,30 @@ static void reap(struct parent *parent, msec now)
 
 /* ---- generations ---- */
 
-static void mark_running(struct parent *parent, msec now)
+static struct child *find_child(const struct parent *parent, pid_t pid)
 {
-    pid_t pids[64];
-    ssize_t len;
     struct list *node;
-    while ((len = read(parent->ready_fds[0], pids, sizeof pids)) > 0)
-        for (size_t i = 0; i < (size_t)len / sizeof *pids; i++)
-            LIST_EACH (node, &parent->children) {
-                struct child *child = CONTAINER_OF(node, struct child, node);
-                child->running |= child->pid == pids[i];
-            }
+    LIST_EACH (node, &parent->children) {
+        struct child *child = CONTAINER_OF(node, struct child, node);
+        if (child->pid == pid)
+            return child;
+    }
+    return NULL;
+}
+
+static void hear_children(struct parent *parent, msec now)
+{
+    struct said said[64];
+    ssize_t len;
+    while ((len = read(parent->said_fds[0], said, sizeof said)) > 0)
+        for (size_t i = 0; i < (size_t)len / sizeof *said; i++) {
+            struct child *child = find_child(parent, said[i].pid);
+            if (!child)
+                continue;
+            child->heard_at = now;
+            child->running |= said[i].serves;
+        }
+    struct list *node;
     LIST_EACH (node, &parent->children) {
         struct child *child = CONTAINER_OF(node, struct child, node);
         child->running |= now - child->started_at >= RUNS_AFTER_MS;
@@ -354,17 +412,18 @@ static msec next_due(const struct parent *parent, msec now)
             due = MIN(due, child->started_at + RUNS_AFTER_MS);
         if (!child->killed)
             due = MIN(due, child->kill_at);
+        if (!child->killed && parent->watch_ms)
+            due = MIN(due, child->heard_at + parent->watch_ms);
     }
     for (unsigned index = 0; !parent->stops && index < parent->options->children; index++)
         if (!parent->slots[index].child)
             due = MIN(due, parent->slots[index].start_at);
-    msec alive_every_ms = notify_alive_every_ms();
-    return alive_every_ms ? MIN(due, now + alive_every_ms) : due;
+    return parent->watch_ms ? MIN(due, now + notify_alive_every_ms()) : due;
 }
 
 static void wait_for_something(const struct parent *parent)
 {
-    struct pollfd fds[] = {{.fd = parent->signal_fd, .events = POLLIN}, {.fd = parent->ready_fds[0], .events = POLLIN}};
+    struct pollfd fds[] = {{.fd = parent->signal_fd, .events = POLLIN}, {.fd = parent->said_fds[0], .events = POLLIN}};
     msec now = clock_mono(), due = next_due(parent, now);
     int wait_ms = due == MSEC_NEVER ? -1 : (int)MAX(0, MIN(due - now, 3600000));
     poll(fds, ARRAY_COUNT(fds), wait_ms); /* whatever it says, the pass that follows looks for itself */
@@ -382,8 +441,10 @@ static void run(struct parent *parent)
         notify_alive(now);
         take_signals(parent, now);
         reap(parent, now);
-        mark_running(parent, now);
+        hear_children(parent, now);
         kill_overdue(parent, now);
+        if (parent->watch_ms)
+            kill_silent(parent, now);
         if (!parent->stops) {
             if (parent->reload_wanted && has_room_for_a_generation(parent))
                 new_generation(parent, now);
@@ -410,7 +471,7 @@ static enum err open_parent(struct parent *parent)
     if (!parent->slots)
         return ERR_NOMEM;
     parent->signal_fd = signalfd(-1, &ours, SFD_NONBLOCK | SFD_CLOEXEC);
-    if (parent->signal_fd < 0 || pipe2(parent->ready_fds, O_NONBLOCK | O_CLOEXEC) != 0)
+    if (parent->signal_fd < 0 || pipe2(parent->said_fds, O_NONBLOCK | O_CLOEXEC) != 0)
         return ERR_SYSTEM;
     return ERR_OK;
 }
@@ -422,8 +483,8 @@ static void close_parent(struct parent *parent)
     if (parent->signal_fd >= 0)
         close(parent->signal_fd);
     for (int i = 0; i < 2; i++)
-        if (parent->ready_fds[i] >= 0)
-            close(parent->ready_fds[i]);
+        if (parent->said_fds[i] >= 0)
+            close(parent->said_fds[i]);
     free(parent->slots);
     sigprocmask(SIG_SETMASK, &parent->mask_before, NULL);
 }
@@ -431,7 +492,12 @@ static void close_parent(struct parent *parent)
 int prefork_run(const struct prefork_options *options)
 {
     assert(options->children > 0 && options->child);
-    struct parent parent = {.options = options, .pid = getpid(), .generation = 1, .signal_fd = -1, .ready_fds = {-1, -1}};
+    struct parent parent = {.options = options,
+                            .pid = getpid(),
+                            .generation = 1,
+                            .signal_fd = -1,
+                            .said_fds = {-1, -1},
+                            .watch_ms = 2 * notify_alive_every_ms()};
     list_init(&parent.children);
     enum err e = open_parent(&parent);
     if (e != ERR_OK)

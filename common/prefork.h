@@ -7,6 +7,10 @@
  * is ready: systemd is told, the pid file is written, and the generation before gets its SIGTERM. So a new generation that
  * cannot start leaves the old one serving, and another SIGHUP is the way out. While both live, an index names two processes.
  *
+ * Where systemd watches the role (WatchdogSec=), the parent watches its children by the same time: each says from its loop that
+ * it still turns (pulse.h), and one that has been silent for WATCHDOG_USEC is killed and started again, so that a child that
+ * hangs or spins is not a hole in the service for ever. Elsewhere a child may be stopped for as long as a debugger likes.
+ *
  * A killed parent leaves nothing behind: its children then get SIGTERM (PR_SET_PDEATHSIG), not SIGKILL, because a worker may
  * hold finished calls that were paid for, and drain as if the parent had asked. Nobody is left to kill one that does not end;
  * that is for systemd, whose unit owns the whole control group. */
@@ -34,6 +38,11 @@ MUST_USE int prefork_run(const struct prefork_options *options);
 
 /* A child says that it serves. Harmless elsewhere, and said twice. */
 void prefork_ready(void);
+
+/* A child says that its loop turns; harmless more often than needed. Where it is not watched prefork_alive_every_ms is 0. */
+void prefork_alive(void);
+/* How often a child has to say so: a quarter of the time after which it is killed; 0: nobody watches. */
+msec prefork_alive_every_ms(void);
 
 /* A child asks its parent for a new generation. Harmless elsewhere, and when the parent is gone. */
 void prefork_reload(void);

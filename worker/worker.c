@@ -7,6 +7,7 @@
 
 #include "common/log.h"
 #include "common/prefork.h"
+#include "common/pulse.h"
 #include "common/role.h"
 #include "worker/outbox.h"
 
@@ -31,6 +32,7 @@ struct worker {
     unsigned running; /* runs that have not finished */
     bool draining, leaving;
     struct timer *leave;
+    struct pulse *pulse;
     uint64_t jobs_count, failed_count;
     char name[PROTO_NAME_BYTES + 1];
     /* Lent to the link between its hooks. */
@@ -403,6 +405,8 @@ static enum err build(struct worker *worker, struct conf_fault *fault)
         return ERR_NOMEM;
     enum err e = loop_signal(worker->loop, SIGTERM, drain, worker);
     if (!e)
+        e = pulse_new(worker->loop, &worker->pulse);
+    if (!e)
         e = open_transfers(worker);
     if (!e)
         e = deployments_load(worker->options.conf, &worker->deployments);
@@ -439,6 +443,7 @@ void worker_free(struct worker **worker_ptr)
     transfers_free(&worker->transfers);
     deployments_free(&worker->deployments);
     timer_free(&worker->leave);
+    pulse_free(&worker->pulse);
     loop_free(&worker->loop);
     free(worker->served);
     free(worker->held);

@@ -41,6 +41,7 @@ static struct world {
     pid_t parent;
     struct prefork_options options;
     char bad_settings[96];          /* exists: reload refuses */
+    char hang[96];                  /* exists: children do nothing any more, not even say that they live */
     char crash[96];                 /* exists: children end as soon as they started */
     bool silent;                    /* children do not call prefork_ready */
     bool deaf;                      /* children do not end on SIGTERM */
@@ -64,6 +65,23 @@ static void touch(const char *path)
     close(open(path, O_CREAT | O_WRONLY, 0600));
 }
 
+/* As a child's loop does it: with a sign of life as often as the parent wants one. */
+static int wait_for_signal(const sigset_t *signals)
+{
+    msec every_ms = prefork_alive_every_ms();
+    struct timespec wait = {.tv_nsec = every_ms * 1000000};
+    int signo = -1;
+    while (every_ms && signo < 0) {
+        while (exists(w.hang))
+            pause();
+        prefork_alive();
+        signo = sigtimedwait(signals, NULL, &wait);
+    }
+    if (signo < 0)
+        sigwait(signals, &signo);
+    return signo;
+}
+
 static int child(void *arg, unsigned index)
 {
     unsigned long value = w.measure ? w.measure() : 0;
@@ -79,7 +97,7 @@ static int child(void *arg, unsigned index)
         prefork_ready();
     int signo;
     do {
-        sigwait(&term, &signo);
+        signo = wait_for_signal(&term);
         if (signo == SIGUSR1)
             prefork_reload();
     } while (w.deaf || signo == SIGUSR1);
@@ -100,6 +118,7 @@ static int setup(void **state)
     assert_non_null(mkdtemp(w.dir));
     snprintf(w.pid_file, sizeof w.pid_file, "%s/pid", w.dir);
     snprintf(w.bad_settings, sizeof w.bad_settings, "%s/bad", w.dir);
+    snprintf(w.hang, sizeof w.hang, "%s/hang", w.dir);
     snprintf(w.crash, sizeof w.crash, "%s/crash", w.dir);
     int fds[2];
     assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
@@ -420,6 +439,24 @@ static void test_watchdog_is_fed(void **state)
     stop_listening_for_notifications();
 }
 
+static void test_a_child_that_hangs_is_started_again(void **state)
+{
+    pid_t before[CHILDREN], after[CHILDREN];
+    listen_for_notifications();
+    setenv("WATCHDOG_USEC", "400000", 1);
+    start();
+    unsetenv("WATCHDOG_USEC");
+    expect_all('S', before);
+    for (int i = 0; i < 6; i++) /* each half of the watchdog's time: who lives is left alone, or would be heard of below */
+        expect_notification("WATCHDOG=1");
+    touch(w.hang);
+    expect_all('S', after);
+    unlink(w.hang);
+    for (int i = 0; i < CHILDREN; i++)
+        assert_int_not_equal(before[i], after[i]);
+    stop_listening_for_notifications();
+}
+
 static void test_foreign_pid_file_is_left_alone(void **state)
 {
     pid_t pids[CHILDREN];
@@ -567,6 +604,7 @@ int main(void)
         T(test_killed_parent_lets_children_drain),
         T(test_child_that_says_nothing_runs_after_a_second),
         T(test_watchdog_is_fed),
+        T(test_a_child_that_hangs_is_started_again),
         T(test_foreign_pid_file_is_left_alone),
         T(test_pid_file_that_cannot_be_written_is_no_reason_to_stop),
         T(test_what_a_child_inherits),
