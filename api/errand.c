@@ -3,21 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
+#include "api/find.h"
 #include "api/job.h"
+#include "api/watch.h"
 #include "common/clock.h"
 #include "common/log.h"
-
-#define FUTURE_MS 60000 /* an id made later than this from now was not made by us */
-
-/* One job that somebody in this child waits for. It lives while its list is not empty. */
-struct watch {
-    UT_hash_handle hh;
-    struct id id;
-    struct list errands;
-};
 
 struct errand {
     struct api *api;
@@ -53,41 +43,22 @@ static struct span tenant_of(const struct errand *e)
 /* ERR_NOMEM. */
 static enum err start_watching(struct errand *e)
 {
-    struct watch *w = NULL;
     if (e->watch)
         return ERR_OK;
-    HASH_FIND(hh, e->api->watches, &e->id, sizeof e->id, w);
-    if (!w) {
-        w = calloc(1, sizeof *w);
-        if (!w)
-            return ERR_NOMEM;
-        w->id = e->id;
-        list_init(&w->errands);
-        HASH_ADD(hh, e->api->watches, id, sizeof w->id, w);
-        if (!w->hh.tbl) {
-            free(w);
-            return ERR_NOMEM;
-        }
-    }
-    list_push_back(&w->errands, &e->in_watch);
-    e->watch = w;
+    e->watch = watch_of(e->api, &e->id);
+    if (!e->watch)
+        return ERR_NOMEM;
+    list_push_back(&e->watch->errands, &e->in_watch);
     return ERR_OK;
 }
 
-/* The last one out tells the broker, unless the job has ended. */
-static void stop_watching(struct errand *e, bool ended)
+static void stop_watching(struct errand *e, enum watch_end why)
 {
-    struct watch *w = e->watch;
+    struct watch *w = TAKE(e->watch);
     if (!w)
         return;
-    e->watch = NULL;
     list_remove(&e->in_watch);
-    if (!list_empty(&w->errands))
-        return;
-    if (!ended)
-        ask_unwatch(e->api->ask, &w->id, false);
-    HASH_DEL(e->api->watches, w);
-    free(w);
+    watch_settle(e->api, w, why);
 }
 
 /* --- ends --- */
@@ -95,7 +66,7 @@ static void stop_watching(struct errand *e, bool ended)
 static void release(struct errand *e)
 {
     ask_leave(&e->asked);
-    stop_watching(e, false);
+    stop_watching(e, WATCH_UNWANTED);
     list_remove(&e->in_waiting);
     timer_free(&e->timer);
     e->x = NULL;
@@ -137,13 +108,6 @@ static void cancelled(struct errand *e)
     exchange_reply_json(finish(e), 200, &out);
 }
 
-/* An error of the broker's as users may read it: those of the table in README.md. */
-static enum err told(unsigned error)
-{
-    bool inside = error > ERR_NOMEM && error != ERR_LIMIT && error != ERR_SYSTEM && error != ERR_CORRUPT;
-    return err_known(error) && !inside ? (enum err)error : ERR_BROKER;
-}
-
 /* Nothing could be learnt. That a submit was accepted, or a job cancelled, stays true all the same. */
 static void unknown_with(struct errand *e, const struct fault *fault)
 {
@@ -163,14 +127,13 @@ static void unknown(struct errand *e, enum err error)
 /* Nothing is found anywhere: forgotten if it was ours. */
 static void absent(struct errand *e)
 {
-    bool never = id_made_at(&e->id) > clock_wall() + FUTURE_MS;
     if (e->cancelled)
         cancelled(e);
     else if (e->goal == ERRAND_SUBMIT && e->existing)
         fail_with(e, &(struct fault){.error = ERR_FORGOTTEN,
                                      .message = "the job that the idempotency key made has ended, and its record has expired"});
     else
-        fail(e, never ? ERR_NOT_FOUND : ERR_FORGOTTEN);
+        fail(e, find_absent(&e->id));
 }
 
 static void already_ended(struct errand *e, unsigned state)
@@ -293,7 +256,7 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
         fail_with(e, &(struct fault){.error = ERR_CONFLICT, .message = "the job has not ended: cancel it first"});
         return;
     default:
-        unknown_with(e, &(struct fault){.error = told(a->error), .retry_after_ms = a->retry_after_ms});
+        unknown_with(e, &(struct fault){.error = find_told(a->error), .retry_after_ms = a->retry_after_ms});
         return;
     }
     if (e->goal == ERRAND_FORGET) {
@@ -328,42 +291,25 @@ static void on_record(void *arg, const redisReply *reply)
     }
 }
 
-/* Reads r:<id>. */
 static void look(struct errand *e)
 {
-    char key[RECORD_KEY_BYTES + 1];
-    size_t len = record_key_ended(key, id_shard(&e->id), &e->id);
-    const struct span argv[] = {span_str("GET"), span_of(key, len)};
-    enum err error = redis_command(e->api->redis, on_record, e, argv, ARRAY_COUNT(argv));
+    enum err error = find_record(e->api, &e->id, on_record, e);
     if (error)
-        unknown(e, error == ERR_NOMEM ? ERR_NOMEM : ERR_STORE);
+        unknown(e, error);
     else
         e->reading = true;
 }
 
 /* --- beginnings --- */
 
-/* The broker drops this child's watch of a job that is told of a leaving caller; others here may still wait for it. */
-static void leave_job(struct errand *leaver)
-{
-    struct list *node, *after;
-    ask_unwatch(leaver->api->ask, &leaver->id, true);
-    leaver->cancel_on_leave = false;
-    if (!leaver->watch)
-        return;
-    LIST_EACH_SAFE (node, after, &leaver->watch->errands) {
-        struct errand *e = CONTAINER_OF(node, struct errand, in_watch);
-        if (e != leaver && !list_empty(&e->in_waiting) && !e->asked && !e->reading)
-            ask(e);
-    }
-}
-
 /* The caller has gone, or has closed its sending side and may have. Either way nobody waits for long any more. */
 static void on_left(struct exchange *x, bool gone)
 {
     struct errand *e = x->owner;
-    if (e->wait_until && e->cancel_on_leave)
-        leave_job(e);
+    if (e->wait_until && e->cancel_on_leave) {
+        e->cancel_on_leave = false;
+        stop_watching(e, WATCH_LEFT);
+    }
     if (gone) {
         release(e);
         return;
@@ -389,24 +335,13 @@ static struct errand *new_errand(struct api *api, struct exchange *x, struct spa
     return e;
 }
 
-static bool is_ours(const struct ask_broker *b, const struct id *id, struct span tenant)
-{
-    if (id_shard(id) != b->shard || id_version(id) != ID_STORED)
-        return false;
-    return id_belongs(id, &b->key, tenant) || (b->has_key_before && id_belongs(id, &b->key_before, tenant));
-}
-
 void errand_start(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text,
                   msec wait_ms)
 {
-    const struct ask_broker *broker = ask_broker(api->ask);
     struct id id;
-    if (!broker->known) {
-        exchange_fail_with(x, ERR_BROKER);
-        return;
-    }
-    if (id_parse(id_text, &id) || !is_ours(broker, &id, tenant)) {
-        exchange_fail_with(x, ERR_NOT_FOUND);
+    enum err error = find_id(api, id_text, tenant, &id);
+    if (error) {
+        exchange_fail_with(x, error);
         return;
     }
     struct errand *e = new_errand(api, x, tenant, goal, wait_ms);
@@ -433,7 +368,7 @@ static void on_ack(void *owner, enum err error, const struct frame *frame)
     if (ack->error) {
         char detail[PROTO_TEXT_BYTES + 1];
         snprintf(detail, sizeof detail, "%.*s", SPAN_ARG(ack->detail));
-        fail_with(e, &(struct fault){.error = told(ack->error),
+        fail_with(e, &(struct fault){.error = find_told(ack->error),
                                      .param = ack->error == ERR_ACK ? "ack" : NULL,
                                      .message = detail[0] ? detail : NULL,
                                      .retry_after_ms = ack->retry_after_ms});
@@ -441,7 +376,7 @@ static void on_ack(void *owner, enum err error, const struct frame *frame)
     }
     e->ack = ack->ack;
     if (ack->existing && !id_equal(&ack->id, &e->id)) { /* the key's first job: shown like any other */
-        stop_watching(e, true);
+        stop_watching(e, WATCH_OVER);
         e->id = ack->id;
         e->existing = true;
         e->cancel_on_leave = false;
@@ -491,15 +426,14 @@ void errand_submit(struct api *api, struct exchange *x, struct span tenant, stru
 
 void errand_event(struct api *api, const struct rec_event *event, struct span body)
 {
-    struct watch *w = NULL;
     if (event->event != EVENT_ENDED)
         return;
-    HASH_FIND(hh, api->watches, &event->id, sizeof event->id, w);
+    struct watch *w = watch_find(api, &event->id);
     struct list *node = w ? list_first(&w->errands) : NULL;
     while (node) { /* w is gone with its last errand */
         struct errand *e = CONTAINER_OF(node, struct errand, in_watch);
         bool last = list_next(&w->errands, node) == NULL;
-        stop_watching(e, true);
+        stop_watching(e, WATCH_OVER);
         if (body.len)
             show_ended(e, body);
         else if (!e->reading) {
