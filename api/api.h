@@ -8,18 +8,20 @@
 #include "proto/record.h"
 
 struct watch;
+struct streams;
 
 struct api {
     const struct conf *conf; /* lent */
     struct loop *loop;
     struct server *server;
     struct ask *ask;
-    struct redis *redis;   /* read-only */
-    struct record record;  /* scratch of the one reply being looked at */
-    struct watch *watches; /* jobs somebody here waits for, by id: errand.c's */
-    struct list waiting;   /* errands that wait for a job's end */
-    msec started_at;       /* loop time */
-    uint8_t random[512];   /* unused random bytes, from the end */
+    struct redis *redis;     /* read-only */
+    struct record record;    /* scratch of the one reply being looked at */
+    struct watch *watches;   /* jobs that somebody here waits for or follows, by id: watch.c's */
+    struct list waiting;     /* errands that wait for a job's end */
+    struct streams *streams; /* those who follow: stream.c's */
+    msec started_at;         /* loop time */
+    uint8_t random[512];     /* unused random bytes, from the end */
     size_t random_left;
     bool stopping; /* no more waiting: answer with what is known */
 };

@@ -21,6 +21,8 @@ struct asked {
     struct id id;
     bool watch, left; /* left: of UNWATCH */
     bool sent;        /* at least once */
+    uint32_t run;     /* of WATCH: from where */
+    uint64_t offset;
     struct submission *submission;
     ask_on_answer *on_answer;
     void *owner;
@@ -123,6 +125,11 @@ static enum err send_asked(struct asked *q)
     case MESSAGE_ASK:
         return link_send(ask->link, MESSAGE_ASK,
                          &(struct msg_ask){.ref = q->ref, .id = q->id, .tenant = tenant, .watch = q->watch}, NULL);
+    case MESSAGE_WATCH:
+        return link_send(ask->link, MESSAGE_WATCH,
+                         &(struct msg_watch){
+                             .ref = q->ref, .id = q->id, .tenant = tenant, .tokens = true, .run = q->run, .offset = q->offset},
+                         NULL);
     case MESSAGE_CANCEL:
         return link_send(ask->link, MESSAGE_CANCEL, &(struct msg_cancel){.ref = q->ref, .id = q->id, .tenant = tenant}, NULL);
     case MESSAGE_FORGET:
@@ -232,6 +239,14 @@ enum err ask_job(struct ask *ask, enum message message, const struct id *id, str
                  ask_on_answer *on_answer, void *owner, struct asked **ret_asked)
 {
     struct asked like = {.message = message, .id = *id, .watch = watch, .on_answer = on_answer, .owner = owner};
+    return ask_anything(ask, &like, tenant, NULL, ret_asked);
+}
+
+enum err ask_watch(struct ask *ask, const struct id *id, struct span tenant, uint32_t run, uint64_t offset,
+                   ask_on_answer *on_answer, void *owner, struct asked **ret_asked)
+{
+    struct asked like = {
+        .message = MESSAGE_WATCH, .id = *id, .run = run, .offset = offset, .on_answer = on_answer, .owner = owner};
     return ask_anything(ask, &like, tenant, NULL, ret_asked);
 }
 

@@ -60,7 +60,7 @@ void ask_flush(struct ask *ask);
 
 const struct ask_broker *ask_broker(const struct ask *ask);
 
-/* All three: ret_asked may be given to ask_leave until it is answered. ERR_BROKER: away for too long; ERR_OVERLOADED;
+/* All of them: ret_asked may be given to ask_leave until it is answered. ERR_BROKER: away for too long; ERR_OVERLOADED;
  * ERR_NOMEM; then on_answer is not called. */
 /* submission is taken, also on failure. */
 MUST_USE enum err ask_submit(struct ask *ask, struct submission **submission, const struct id *id, bool watch,
@@ -68,6 +68,9 @@ MUST_USE enum err ask_submit(struct ask *ask, struct submission **submission, co
 /* message: ASK (watch as there), CANCEL or FORGET. tenant: at most PROTO_TENANT_BYTES. */
 MUST_USE enum err ask_job(struct ask *ask, enum message message, const struct id *id, struct span tenant, bool watch,
                           ask_on_answer *on_answer, void *owner, struct asked **ret_asked);
+/* WATCH: all of the job's events from here on, tokens from (run, offset) on, until ask_unwatch or the session ends. */
+MUST_USE enum err ask_watch(struct ask *ask, const struct id *id, struct span tenant, uint32_t run, uint64_t offset,
+                            ask_on_answer *on_answer, void *owner, struct asked **ret_asked);
 MUST_USE enum err ask_stats(struct ask *ask, struct span tenant, ask_on_answer *on_answer, void *owner,
                             struct asked **ret_asked);
 

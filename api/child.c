@@ -10,6 +10,7 @@
 
 #include "api/errand.h"
 #include "api/routes.h"
+#include "api/stream.h"
 #include "common/log.h"
 #include "common/prefork.h"
 #include "common/pulse.h"
@@ -24,7 +25,7 @@ struct child {
     bool open; /* takes connections */
     struct timer *open_anyway, *answer_all, *give_up;
     struct pulse *pulse;
-    struct rec_counter counters[12];
+    struct rec_counter counters[16];
 };
 
 enum err api_random(struct api *api, uint64_t *ret_random)
@@ -47,6 +48,7 @@ static void turn(void *arg)
     struct api *api = &child->api;
     ask_turn(api->ask);
     server_serve(api->server);
+    stream_flush(api);
     ask_flush(api->ask);
     redis_flush(api->redis);
     server_flush(api->server);
@@ -62,6 +64,7 @@ static void on_event(void *arg, const struct rec_event *event, struct span body)
 {
     struct child *child = arg;
     errand_event(&child->api, event, body);
+    stream_event(&child->api, event, body);
 }
 
 /* A new child takes connections when it can serve them: with its first session, while its siblings go on. Where there is no
@@ -89,6 +92,7 @@ static void on_session(void *arg)
     struct child *child = arg;
     open_doors(child);
     errand_session(&child->api);
+    stream_session(&child->api);
 }
 
 /* What the broker's snapshot, and so /metrics, says of the api. */
@@ -96,6 +100,7 @@ static uint32_t count(void *arg, const struct rec_counter **ret_counters)
 {
     struct child *child = arg;
     const struct server *s = child->api.server;
+    const struct stream_counts *streams = stream_counts(&child->api);
     const struct rec_counter counters[] = {
         {span_str("connections"), s->conns_count},
         {span_str("connections_accepted"), s->counts.accepted},
@@ -106,6 +111,10 @@ static uint32_t count(void *arg, const struct rec_counter **ret_counters)
         {span_str("requests_refused"), s->counts.refused},
         {span_str("input_bytes"), s->input_bytes},
         {span_str("output_bytes"), s->output_bytes},
+        {span_str("streams"), streams->readers},
+        {span_str("streams_opened"), streams->opened},
+        {span_str("streams_cut"), streams->cut},
+        {span_str("stream_writes"), streams->writes},
         {span_str("questions"), ask_count(child->api.ask)},
     };
     _Static_assert(sizeof counters <= sizeof child->counters, "room for every counter");
@@ -129,6 +138,7 @@ static void on_answer_all(void *arg)
 {
     struct child *child = arg;
     errand_end_waits(&child->api);
+    stream_end_all(&child->api);
 }
 
 static void on_give_up(void *arg)
@@ -207,7 +217,9 @@ static enum err open_child(struct child *child, int listener)
     if (!child->open_anyway || !child->answer_all || !child->give_up)
         return ERR_NOMEM;
     timer_set(child->open_anyway, loop_now(api->loop) + ASK_PATIENCE_MS);
-    e = loop_signal(api->loop, SIGTERM, on_stop, child);
+    e = streams_open(api);
+    if (!e)
+        e = loop_signal(api->loop, SIGTERM, on_stop, child);
     if (!e)
         e = open_redis(child);
     return e ? e : open_link(child);
@@ -217,6 +229,7 @@ static void close_child(struct child *child)
 {
     struct api *api = &child->api;
     server_free(&api->server); /* exchanges tell their errands, which let go of questions */
+    streams_close(api);
     ask_free(&api->ask);
     redis_free(&api->redis);
     record_done(&api->record);

@@ -2,9 +2,12 @@
 
 #include <errno.h>
 #include <event2/buffer.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "api/inbox.h"
@@ -29,7 +32,7 @@ static struct exchange *exchange_take(struct server *s)
         s->exchanges_free--;
     }
     x->answer = NULL;
-    x->answered = x->close = x->head_only = x->told = false;
+    x->answered = x->close = x->head_only = x->chunked = x->told = false;
     x->request_id[0] = x->trace[0] = '\0';
     x->left = NULL;
     x->owner = NULL;
@@ -148,6 +151,7 @@ static struct exchange *new_exchange(struct conn *c, const struct http_head *hea
     c->exchanges_count++;
     name_request(c, x, head);
     x->head_only = head && head->method == HTTP_HEAD;
+    x->chunked = head && head->minor;
     x->close = !head || !head->keep_alive || c->server->draining;
     return x;
 }
@@ -367,18 +371,18 @@ struct evbuffer *conn_answer_buffer(struct exchange *x)
     return *buffer;
 }
 
-/* Answers that are complete now, oldest first, go to the connection's output. */
+/* Answers, and the beginning of one that is still being written, oldest first, go to the connection's output. */
 static void collect(struct conn *c)
 {
     struct list *node;
     while ((node = list_first(&c->exchanges))) {
         struct exchange *x = CONTAINER_OF(node, struct exchange, in_conn);
-        if (!x->answered)
-            return;
         if (x->answer && !c->out)
             c->out = TAKE(x->answer);
         else if (x->answer && evbuffer_add_buffer(c->out, x->answer))
             conn_break(c);
+        if (!x->answered)
+            return;
         exchange_drop(x);
     }
 }
@@ -402,6 +406,54 @@ static void write_blocked(struct conn *c)
     }
     if (event_add(&c->writable, NULL))
         conn_break(c);
+}
+
+/* How much the socket takes of what nothing waits before. */
+static size_t send_now(struct conn *c, const struct iovec *parts, int count, size_t bytes)
+{
+    struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
+    ssize_t n = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+    if (n < 0 && errno != EAGAIN && errno != EINTR)
+        conn_break(c);
+    size_t taken = n > 0 ? (size_t)n : 0;
+    if (taken < bytes && !c->broken)
+        write_blocked(c);
+    return taken;
+}
+
+void conn_stream(struct exchange *x, const struct iovec *parts, int count, bool now)
+{
+    struct conn *c = x->conn;
+    size_t bytes = 0, taken = 0;
+    for (int i = 0; i < count; i++)
+        bytes += parts[i].iov_len;
+    if (now && !c->broken && list_first(&c->exchanges) == &x->in_conn && !c->out)
+        taken = send_now(c, parts, count, bytes);
+    if (c->broken || taken == bytes)
+        return;
+    struct evbuffer *out = conn_answer_buffer(x);
+    for (int i = 0; i < count; i++) {
+        size_t skip = MIN(taken, parts[i].iov_len);
+        if (!out || evbuffer_add(out, (const char *)parts[i].iov_base + skip, parts[i].iov_len - skip)) {
+            conn_break(c);
+            return;
+        }
+        taken -= skip;
+        add_output(c, parts[i].iov_len - skip);
+    }
+}
+
+void conn_hold(struct exchange *x)
+{
+    unsigned patience_ms = (unsigned)x->conn->server->conf->api.write_ms;
+    /* a connection that is not TCP knows at once */
+    (void)setsockopt(x->conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience_ms, sizeof patience_ms);
+}
+
+void conn_last(struct exchange *x)
+{
+    x->close = true;
+    stop_reading(x->conn);
 }
 
 static void write_some(struct conn *c)

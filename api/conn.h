@@ -83,5 +83,14 @@ struct evbuffer *conn_answer_buffer(struct exchange *x);
 void conn_answered(struct exchange *x, size_t bytes);
 void conn_break(struct conn *c);
 
+/* Of an answer that is written bit by bit: bytes of x go behind what waits to be written; or, `now`, into the socket, as far as
+ * it takes them and nothing waits before them. */
+struct iovec;
+void conn_stream(struct exchange *x, const struct iovec *parts, int count, bool now);
+/* x's answer takes its time: a peer that vanished without a word is given up when it has not acknowledged for api.write_ms. */
+void conn_hold(struct exchange *x);
+/* No request behind x is looked at, and the connection ends with its answer. */
+void conn_last(struct exchange *x);
+
 /* Empties the server's pool of exchanges. */
 void conn_pool_free(struct server *server);

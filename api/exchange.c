@@ -1,7 +1,9 @@
 #include "api/exchange.h"
 
 #include <event2/buffer.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 
 #include "api/server.h"
 
@@ -111,4 +113,64 @@ void exchange_fail(struct exchange *x, const struct fault *f)
 void exchange_fail_with(struct exchange *x, enum err error)
 {
     exchange_fail(x, &(struct fault){.error = error});
+}
+
+/* --- streams --- */
+
+void exchange_stream(struct exchange *x, const char *type)
+{
+    struct server *s = x->conn->server;
+    char head[HTTP_REPLY_HEAD_MAX];
+    if (!x->chunked)
+        conn_last(x); /* the body ends with the connection */
+    struct http_reply h = {
+        .status = 200,
+        .date = server_date(s),
+        .type = type,
+        .request_id = x->request_id,
+        .traceparent = x->trace[0] ? x->trace : NULL,
+        .close = x->close,
+        .streams = true,
+        .chunked = x->chunked,
+    };
+    conn_hold(x);
+    conn_stream(x, &(struct iovec){head, http_reply_head(&h, head)}, 1, false);
+}
+
+/* RFC 9112 7.1; the last chunk, which is empty, in the same write. */
+static void write_chunk(struct exchange *x, struct span bytes, bool last)
+{
+    char size[20];
+    struct iovec parts[4], *part = parts;
+    if (bytes.len && x->chunked)
+        *part++ = (struct iovec){size, (size_t)snprintf(size, sizeof size, "%zx\r\n", bytes.len)};
+    if (bytes.len)
+        *part++ = (struct iovec){(void *)bytes.data, bytes.len};
+    if (bytes.len && x->chunked)
+        *part++ = (struct iovec){(void *)"\r\n", 2};
+    if (last && x->chunked)
+        *part++ = (struct iovec){(void *)"0\r\n\r\n", 5};
+    if (!x->head_only && part > parts)
+        conn_stream(x, parts, (int)(part - parts), true);
+}
+
+void exchange_write(struct exchange *x, struct span bytes)
+{
+    write_chunk(x, bytes, false);
+}
+
+void exchange_end(struct exchange *x, struct span last)
+{
+    write_chunk(x, last, true);
+    conn_answered(x, 0);
+}
+
+void exchange_cut(struct exchange *x)
+{
+    conn_break(x->conn);
+}
+
+size_t exchange_unsent(const struct exchange *x)
+{
+    return x->conn->out_bytes;
 }

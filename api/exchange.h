@@ -2,6 +2,7 @@
  * then or in any later turn; answers of one connection are written in the order of its requests, whatever order they come in.
  *
  *   pending ──exchange_reply, exchange_fail──► answered ──all before it written──► gone
+ *      │└─exchange_stream─► streaming ─exchange_end─┘                               │
  *      └──────────── the connection breaks: left(gone) ─────────────────────────────┘ */
 #pragma once
 
@@ -30,6 +31,7 @@ struct exchange {
     bool answered;
     bool close;     /* the connection ends with this answer */
     bool head_only; /* HEAD: no body is sent */
+    bool chunked;   /* HTTP/1.1: a streamed body comes in chunks */
     bool told;      /* left(x, false) was called */
 
     char request_id[TRACE_ID_MAX + 1];
@@ -69,3 +71,17 @@ struct fault {
 void exchange_fail(struct exchange *x, const struct fault *fault);
 void exchange_error_body(const struct exchange *x, const struct fault *fault, struct json_out *out);
 void exchange_fail_with(struct exchange *x, enum err error);
+
+/* An answer whose body comes bit by bit: the head now, with status 200; each write is one chunk; the end answers x. Writes go
+ * straight into the socket if it takes them and nothing waits before them, so bytes that many readers get are copied only for
+ * those who are behind: gather what a turn brings and write it once. What the socket does not take waits in the connection's
+ * output, under its clock and the server's bound; the caller bounds it by exchange_unsent. After a connection broke, and of a
+ * HEAD's body, nothing is written. type: Content-Type. */
+void exchange_stream(struct exchange *x, const char *type);
+void exchange_write(struct exchange *x, struct span bytes);
+/* With the last bytes, which may be none. x may be freed by the time this returns. */
+void exchange_end(struct exchange *x, struct span last);
+/* The connection ends without an end of the answer, so that the reader knows that there is more. */
+void exchange_cut(struct exchange *x);
+/* Bytes that the connection's reader has not taken. */
+size_t exchange_unsent(const struct exchange *x);

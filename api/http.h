@@ -134,6 +134,8 @@ struct http_reply {
     unsigned retry_after_s; /* Retry-After; 0: none */
     bool final;             /* x-should-retry: false */
     bool close;             /* Connection: close */
+    bool streams;           /* the body comes bit by bit: no Content-Length, and proxies are asked not to gather it … */
+    bool chunked;           /* … in chunks; else it ends with the connection */
     uint64_t body_bytes;    /* Content-Length, left out with 204 */
 };
 

@@ -81,7 +81,11 @@ size_t http_reply_head(const struct http_reply *r, char *out)
         at = put(at, "x-should-retry: false\r\n");
     if (r->close)
         at = put(at, "Connection: close\r\n");
-    if (r->status != 204)
+    if (r->streams)
+        at = put(at, "X-Accel-Buffering: no\r\n");
+    if (r->chunked)
+        at = put(at, "Transfer-Encoding: chunked\r\n");
+    if (r->status != 204 && !r->streams)
         at = put(put_number(put(at, "Content-Length: "), r->body_bytes), "\r\n");
     at = put(at, "\r\n");
     return (size_t)(at - out);

@@ -12,6 +12,7 @@ static const struct route {
     {HTTP_GET, "/v1/jobs/{id}", handle_show, MAY_USE},
     {HTTP_DELETE, "/v1/jobs/{id}", handle_delete, MAY_USE},
     {HTTP_POST, "/v1/jobs/{id}/cancel", handle_cancel, MAY_USE},
+    {HTTP_GET, "/v1/jobs/{id}/events", handle_events, MAY_USE},
     {HTTP_GET, "/v1/stats", handle_stats, MAY_USE},
     {HTTP_GET, "/health", handle_health, 0},
     {HTTP_GET, "/livez", handle_livez, 0},

@@ -11,6 +11,9 @@ handler handle_show;
 handler handle_cancel;
 handler handle_delete;
 
+/* events.c */
+handler handle_events;
+
 /* health.c */
 handler handle_livez;
 handler handle_readyz;

@@ -1,0 +1,83 @@
+/* What stream.c (readers) and follow.c (jobs) share. */
+#pragma once
+
+#include "api/stream.h"
+#include "api/watch.h"
+
+struct streams {
+    struct list dirty;  /* follows whose readers are to be given something */
+    struct list again;  /* follows to be asked for again */
+    struct list silent; /* begun readers, longest silent first */
+    struct timer *again_timer, *beat_timer;
+    struct stream_counts counts;
+};
+
+/* One who reads. */
+struct reader {
+    struct follow *follow;
+    struct audience *audience;
+    struct exchange *x;
+    struct list node; /* on a list of its audience */
+    struct list in_silent;
+    msec wrote_at;
+    struct position at; /* but while it is live: then it is where the follow is */
+    size_t fresh_from;  /* live: the audience's fresh bytes from here on are for it */
+    bool begun;         /* the head of its answer is out */
+    bool live;
+    bool half_closed; /* its caller sends no more: it is told how things are, and that is all */
+    bool cut;         /* by us */
+};
+
+/* The readers of one job that are written to in one style. */
+struct audience {
+    struct audience *next;
+    struct follow *follow;
+    const struct stream_style *style;
+    struct list waiting;   /* nothing is known of the job yet */
+    struct list live;      /* has had all that has come */
+    struct list behind;    /* is given the log from where it is */
+    struct json_out fresh; /* what came in this turn, for those who are live */
+};
+
+/* One job that is read here. */
+struct follow {
+    struct api *api;
+    struct watch *watch; /* NULL: nobody is left, and a reply of Redis is awaited */
+    struct id id;
+    struct audience *audiences;
+    struct list in_dirty, in_again;
+    struct asked *asked; /* WATCH, outstanding */
+    bool reading;        /* a reply of Redis is awaited */
+    bool not_live;       /* the broker has said so: Redis's next word is the last */
+    bool known;          /* `at` and `shown` are the broker's word */
+    bool renewed;        /* the next view is a new session's: it is right, whatever was shown */
+    struct position at;  /* where those are who are live */
+    struct stream_status shown;
+    msec asked_at;
+    unsigned readers;
+    size_t tenant_len;
+    char tenant[PROTO_TENANT_BYTES];
+};
+
+/* The follow of a job that there is, or a new one, which looks for it. A new one is without readers; give it one. NULL: no
+ * memory. */
+struct follow *follow_of(struct api *api, const struct id *id, struct span tenant, const struct position *from);
+/* The audience of that style. NULL: no memory. */
+struct audience *follow_audience(struct follow *f, const struct stream_style *style);
+/* Begins to look for the job. f may be gone by the time this returns. */
+void follow_start(struct follow *f);
+/* A reader was taken out: with the last one f is gone, and the watch with it. */
+void follow_settle(struct follow *f, enum watch_end why);
+/* Asks the broker to send the log again for those who are behind; soon, and not often. */
+void follow_again(struct follow *f);
+void follow_ask(struct follow *f);
+void follow_look(struct follow *f);
+void follow_event(struct follow *f, const struct rec_event *event, struct span body);
+void follow_flush(struct follow *f);
+
+/* Something is known of the job: the answer begins. */
+void reader_begin(struct reader *r);
+/* Bytes of events. The reader may be cut by this, and stays until its connection is freed. */
+void reader_give(struct reader *r, struct span bytes);
+/* Out of its lists and freed; its exchange is given back, unanswered. Then settle the follow. */
+struct exchange *reader_take_out(struct reader *r);
