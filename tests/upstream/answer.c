@@ -38,10 +38,15 @@ static void cut(struct words *w, int64_t count)
     w->count = count < 0 ? w->text_tokens : count;
 }
 
-void words_echo(struct words *w, const char *prompt, size_t len, int64_t count)
+void words_echo(struct words *w, uint64_t number, const char *prompt, size_t len, int64_t count)
 {
     bytes_room(&w->text, len + 6);
-    bytes_puts(&w->text, "echo: ");
+    bytes_puts(&w->text, "echo");
+    if (number) {
+        bytes_puts(&w->text, " ");
+        bytes_number(&w->text, (int64_t)number);
+    }
+    bytes_puts(&w->text, ": ");
     bytes_add(&w->text, prompt, len);
     cut(w, count);
 }

@@ -16,8 +16,8 @@ struct words {
 
 void words_done(struct words *w);
 
-/* "echo: " and the prompt; count -1: all of it. */
-void words_echo(struct words *w, const char *prompt, size_t len, int64_t count);
+/* "echo: " and the prompt, or "echo 7: " of a numbered call; number 0: none; count -1: all of it. */
+void words_echo(struct words *w, uint64_t number, const char *prompt, size_t len, int64_t count);
 
 /* A tool call's arguments: a JSON object with the prompt's first bytes in it. */
 void words_arguments(struct words *w, const char *prompt, size_t len);

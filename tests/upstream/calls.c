@@ -122,7 +122,7 @@ static void print_call(struct bytes *out, const struct call *call)
 {
     bytes_printf(out, "{\"n\":%llu", (unsigned long long)call->n);
     print_ms(out, "at_ms", call->at_us);
-    bytes_printf(out, ",\"wall_ms\":%lld", (long long)call->wall_ms);
+    bytes_printf(out, ",\"wall_ms\":%lld,\"peer_port\":%d", (long long)call->wall_ms, call->peer_port);
     for (int i = 0; i < CALL_TEXTS; i++) {
         bytes_printf(out, ",\"%s\":", text_names[i]);
         bytes_string(out, call->text[i]);

@@ -38,6 +38,7 @@ struct call {
     int64_t at_us, first_byte_us, closed_us; /* monotonic; -1: not yet */
     int64_t wall_ms;
     const struct fault *fault;
+    int peer_port;
     int status; /* 0: none was sent */
     bool stream;
     int64_t authorization_bytes; /* length of the header; -1: absent */

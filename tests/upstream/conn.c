@@ -17,6 +17,7 @@ struct conn {
     struct list node; /* first: see server_conn */
     struct server *server;
     int fd; /* -1: ended, to be freed after this turn */
+    int peer_port;
     struct event readable, writable, tick, wake;
     struct bytes in, out;
     struct http_reader reader;
@@ -292,10 +293,15 @@ int64_t conn_first_byte_us(const struct conn *c)
     return c->first_byte_us;
 }
 
-struct conn *conn_new(struct server *server, int fd)
+int conn_peer_port(const struct conn *c)
+{
+    return c->peer_port;
+}
+
+struct conn *conn_new(struct server *server, int fd, int peer_port)
 {
     struct conn *c = must_alloc(sizeof *c);
-    *c = (struct conn){.server = server, .fd = fd, .pace_us = -1, .first_byte_us = -1};
+    *c = (struct conn){.server = server, .fd = fd, .peer_port = peer_port, .pace_us = -1, .first_byte_us = -1};
     list_init(&c->node);
     event_assign(&c->readable, server->base, fd, EV_READ | EV_PERSIST, on_readable, c);
     event_assign(&c->writable, server->base, fd, EV_WRITE, on_writable, c);

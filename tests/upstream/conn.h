@@ -21,7 +21,7 @@ struct conn_user {
 };
 
 /* From accept: takes the descriptor. */
-struct conn *conn_new(struct server *server, int fd);
+struct conn *conn_new(struct server *server, int fd, int peer_port);
 
 /* Frees the memory of a connection that has ended; the server calls it between turns. */
 void conn_free(struct conn *c);
@@ -53,3 +53,5 @@ void conn_lose(struct conn *c);
 /* Since conn_take: bytes that left, and when the first did (monotonic us; -1: none yet). */
 uint64_t conn_sent(const struct conn *c);
 int64_t conn_first_byte_us(const struct conn *c);
+
+int conn_peer_port(const struct conn *c);

@@ -717,6 +717,7 @@ static void begin_call(struct reply *r, const struct http_request *q, const stru
     };
     r->call = calls_begin(r->upstream->calls, text, r->script.fault);
     r->call->stream = r->ask.stream;
+    r->call->peer_port = conn_peer_port(r->conn);
     if (q->authorization.present)
         r->call->authorization_bytes = q->authorization.len;
 }
@@ -726,7 +727,7 @@ static void choose_words(struct reply *r)
     if (faulty(r, FAULT_TOOL_CALLS))
         words_arguments(&r->words, r->ask.prompt, r->ask.prompt_len);
     else
-        words_echo(&r->words, r->ask.prompt, r->ask.prompt_len, r->script.tokens);
+        words_echo(&r->words, r->script.numbered ? r->call->n : 0, r->ask.prompt, r->ask.prompt_len, r->script.tokens);
     r->strike_at = r->script.after_tokens < 0 ? (r->words.count + 1) / 2 : MIN(r->script.after_tokens, r->words.count);
     r->answer = (struct answer){
         .number = r->call->n,

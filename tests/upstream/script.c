@@ -28,6 +28,7 @@ static const struct directive {
     {"after_tokens", NUMBER, offsetof(struct script, after_tokens), TOKENS_MAX},
     {"bytes", NUMBER, offsetof(struct script, bytes), BYTES_MAX},
     {"drip_ms", NUMBER, offsetof(struct script, drip_ms), MS_MAX},
+    {"numbered", NUMBER, offsetof(struct script, numbered), 1},
     {"key", TEXT, offsetof(struct script, key), sizeof((struct script *)0)->key},
     {"retry_after", TEXT, offsetof(struct script, retry_after), sizeof((struct script *)0)->retry_after},
     {"retry_after_ms", TEXT, offsetof(struct script, retry_after_ms), sizeof((struct script *)0)->retry_after_ms},

@@ -18,6 +18,7 @@ struct script {
     int64_t after_tokens;      /* where a fault in mid-answer strikes; -1: half way */
     int64_t bytes;             /* how much, for the huge faults; -1: each its own default */
     int64_t drip_ms;           /* between bytes of slow_drip, between keepalive comments */
+    int64_t numbered;          /* not 0: the echo says which call it answers */
     const struct fault *fault;
     char key[128];
     char retry_after[64];    /* sent as it is */

@@ -329,6 +329,13 @@ def test_tokens_sets_the_length(up, tokens):
         assert len(text) == 4 * tokens and usage["completion_tokens"] == tokens
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_numbered_answer_says_which_call_it_is_of(up, stream):
+    up.chat("before").reply()
+    r = up.chat("hello [[numbered=1]]", stream=stream).reply()
+    assert (r.text() if stream else r.json()["choices"][0]["message"]["content"]) == "echo 2: hello [[numbered=1]]"
+
+
 def test_directives_in_the_model_name(up):
     r = up.chat("x", model="m?fault=status_429&retry_after=Wed,+21+Oct+2026%2007:28:00+GMT").reply()
     assert r.status == 429 and r.headers["retry-after"] == "Wed, 21 Oct 2026 07:28:00 GMT"
@@ -723,7 +730,8 @@ def test_every_fault_is_in_the_readme_and_tested():
 
 def test_a_call_is_described(up):
     headers = ("Authorization: Bearer sk-secret", "Idempotency-Key: i-1", "X-Request-Id: r-1", "traceparent: 00-ab-cd-01")
-    up.chat("x" * 199 + "é [[key=k]]", headers=headers).reply()
+    caller = up.connect()
+    caller.chat("x" * 199 + "é [[key=k]]", headers=headers).reply()
     (call,) = up.calls()
     assert call["prompt_head"] == "x" * 199 and call["key"] == "k" and call["model"] == "m"
     assert (call["idempotency_key"], call["x_request_id"], call["traceparent"]) == ("i-1", "r-1", "00-ab-cd-01")
@@ -731,6 +739,7 @@ def test_a_call_is_described(up):
     assert call["n"] == 1 and call["method"] == "POST" and call["path"] == CHAT
     assert call["at_ms"] <= call["first_byte_ms"] <= call["closed_ms"] <= time.monotonic() * 1000
     assert abs(call["wall_ms"] - time.time() * 1000) < 60000
+    assert call["peer_port"] == caller.sock.getsockname()[1]
 
 
 def test_calls_are_read_on_from_a_position(up):

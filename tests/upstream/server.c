@@ -15,13 +15,19 @@
 #define ACCEPTS_PER_WAKE 256
 #define BACKLOG          4096
 
-static void accept_one(struct server *s, int fd)
+static int port_in(const struct sockaddr_storage *at)
+{
+    return ntohs(at->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)at)->sin6_port
+                                           : ((const struct sockaddr_in *)at)->sin_port);
+}
+
+static void accept_one(struct server *s, int fd, const struct sockaddr_storage *peer)
 {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     s->stats.accepted++;
     if (++s->stats.connections > s->stats.peak_connections)
         s->stats.peak_connections = s->stats.connections;
-    list_push_back(&s->conns, (struct list *)(void *)conn_new(s, fd));
+    list_push_back(&s->conns, (struct list *)(void *)conn_new(s, fd, port_in(peer)));
 }
 
 /* Out of descriptors: leave callers in the backlog for a moment instead of spinning on them. */
@@ -35,9 +41,11 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 {
     struct server *s = arg;
     for (int i = 0; i < ACCEPTS_PER_WAKE; i++) {
-        int client = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct sockaddr_storage peer = {0};
+        socklen_t len = sizeof peer;
+        int client = accept4(fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (client >= 0)
-            accept_one(s, client);
+            accept_one(s, client, &peer);
         else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
             return pause_accepting(s);
         else if (errno == EAGAIN)
@@ -94,7 +102,7 @@ static int port_of(int fd)
     struct sockaddr_storage at;
     socklen_t len = sizeof at;
     getsockname(fd, (struct sockaddr *)&at, &len);
-    return ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port);
+    return port_in(&at);
 }
 
 struct server *server_new(struct event_base *base, const char *address, server_handler *handler, void *arg)
