@@ -178,7 +178,8 @@ def merged(base, over):
 
 
 class Quern:
-    """All roles under `quernctl run`, calling the scripted upstream by the name of any model."""
+    """All roles under `quernctl run`, calling the scripted upstream by the name of any model. settings: a map, or what makes one of
+    the state directory."""
 
     ROLES = ("redis", "broker", "worker", "api")
 
@@ -191,6 +192,8 @@ class Quern:
             base["credentials"] = [{"name": "upstream", "base_url": self.upstream.base_url}]
             base["deployments"] = [{"name": "upstream", "provider": "openai", "credential": "upstream"}]
             base["routes"] = [{"name": "*", "deployments": ["upstream"]}]
+        if callable(settings):
+            settings = settings(self.state)
         self.settings = self.state / "test.yaml"
         self.settings.write_text(to_yaml(merged(base, settings or {})) + "\n")
         self.local = threading.local()

@@ -1,0 +1,178 @@
+"""The hand that hurts: kills, holds, ends, cuts, reloads, seeded, one act after the other. Each act is a line of the history.
+
+What it keeps to is what is promised. `stored` outlives any one process, so between deaths of broker and Redis pass the three seconds that
+a commit stays in the broker's ring. A job is given up as poison when the one-slot child has died with it three times, whoever killed
+that child; so that one is killed so seldom that no job is in it twice."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+
+from quern import alive
+
+WINDOW_S = 3.2
+BACK_WITHIN_S = 30
+SOLO_EVERY_S = 15.0
+
+# Who, and how often. A child is picked among its siblings.
+KILLS = {("worker", True): 6, ("api", True): 5, ("broker", False): 4, ("redis", False): 2, ("worker", False): 2, ("api", False): 2}
+STOPS = {("worker", True): 4, ("api", True): 3, ("broker", False): 3, ("redis", False): 2, ("worker", False): 1, ("api", False): 1}
+ENDS = {("worker", False): 2, ("api", False): 2, ("broker", False): 2, ("redis", False): 1}
+ACTS = {"kill": 12, "stop": 4, "cut": 4, "end": 2, "drop": 1, "storm": 1, "reload": 1}
+CUTS_S = (0.0, 0.05, 0.25, 2.0)  # shorter and longer than a worker may be away (broker.return_ms); figures.py measures the edge
+STORMS = ({"fault": "status_429", "retry_after": "1"}, {"latency_ms": 1500})
+
+
+def provider_ports(pid, provider_port):
+    """The local ports of this process's sockets to the provider: how its record knows whose call it was."""
+    inodes, ports = set(), []
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                link = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if link.startswith("socket:["):
+                    inodes.add(link[8:-1])
+        with open(f"/proc/{pid}/net/tcp") as f:
+            for line in f:
+                fields = line.split()
+                if fields[9] in inodes and fields[2].endswith(f":{provider_port:04X}"):
+                    ports.append(int(fields[1].split(":")[1], 16))
+    return ports
+
+
+class Hand:
+    def __init__(self, q, history, seed, children, wires=(), acts=None):
+        self.q, self.history, self.children, self.wires = q, history, children, list(wires)
+        self.solo_at = 0.0
+        self.acts = acts or ACTS
+        self.seed, self.number, self.rng = seed, 0, None
+        self.deaths = {"broker": 0.0, "redis": 0.0}
+        self.done = Counter()  # (what, role, child)
+
+    def pick(self, weights):
+        return self.rng.choices(list(weights), list(weights.values()))[0]
+
+    async def once(self, pauses=(0.05, 0.3, 1.0)):
+        """The next act, and a pause. Each draws from a generator of its own: what became of the one before changes nothing."""
+        self.number += 1
+        self.rng = random.Random(f"{self.seed} act {self.number}")
+        pause = self.rng.choice(pauses)
+        await getattr(self, self.pick(self.acts))()
+        await asyncio.sleep(pause)
+
+    def note(self, what, role, child=False, pid=None, ports=(), began=None):
+        until = time.monotonic()
+        self.done[what, role, child] += 1
+        self.history.add("fault", t=began or until, what=what, role=role, child=child, pid=pid, ports=list(ports), until=until)
+
+    # ---- processes ----
+
+    def pid_of(self, role, child):
+        pids = [p for p in (self.q.children(role) if child else [self.q.pid(role)]) if p and alive(p)]
+        return self.rng.choice(pids) if pids else None
+
+    def is_solo(self, role, pid):
+        """The worker's last child, by its process's name."""
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as f:
+            return role == "worker" and f.read().strip().endswith(f":{self.children}")
+        return False
+
+    def spared(self, role, pid):
+        if not self.is_solo(role, pid):
+            return False
+        last, self.solo_at = self.solo_at, time.monotonic()
+        if self.solo_at - last >= SOLO_EVERY_S:
+            return False
+        self.solo_at = last
+        return True
+
+    async def may_die(self, role):
+        """False when the death of this one, now, would be a second death at once."""
+        if role not in self.deaths:
+            return True
+        other = "redis" if role == "broker" else "broker"
+        await asyncio.sleep(max(0.0, self.deaths[other] + WINDOW_S - time.monotonic()))
+        return bool(self.q.pid(other)) and alive(self.q.pid(other))
+
+    async def back(self, role, pid):
+        if role in self.deaths:
+            await asyncio.to_thread(self.q.restarted, role, pid, BACK_WITHIN_S)
+            self.deaths[role] = time.monotonic()
+
+    async def kill(self):
+        role, child = self.pick(KILLS)
+        if not await self.may_die(role):
+            return
+        pid = self.pid_of(role, child)
+        if not pid or self.spared(role, pid):
+            return
+        ports = []
+        with contextlib.suppress(ProcessLookupError):
+            if role == "worker" and child:  # held while its sockets are looked at: none may come after the look
+                os.kill(pid, signal.SIGSTOP)
+                ports = provider_ports(pid, self.q.upstream.port)
+            os.kill(pid, signal.SIGKILL)
+            self.note("kill", role, child, pid, ports)
+        if not child:
+            await self.back(role, pid)
+
+    async def stop(self):
+        role, child = self.pick(STOPS)
+        pid = self.pid_of(role, child)
+        if not pid or self.spared(role, pid):
+            return
+        began = time.monotonic()
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            ports = provider_ports(pid, self.q.upstream.port) if role == "worker" and child else ()
+            await asyncio.sleep(self.rng.choice([0.1, 0.5, 1.2, 2.8]))
+        except ProcessLookupError:
+            return
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self.note("stop", role, child, pid, ports, began)
+
+    async def end(self):
+        """One role is stopped in order, as an upgrade does, and starts again."""
+        role, child = self.pick(ENDS)
+        if not await self.may_die(role):
+            return
+        pid = self.pid_of(role, child)
+        if not pid:
+            return
+        self.note("end", role, child, pid)
+        os.kill(pid, signal.SIGTERM)
+        await self.back(role, pid)
+
+    async def reload(self):
+        self.note("reload", "all")
+        os.kill(self.q.run.pid, signal.SIGHUP)
+
+    # ---- lines ----
+
+    async def cut(self):
+        if not self.wires:
+            return
+        name, wire = self.rng.choice(self.wires)
+        began = time.monotonic()
+        await wire.cut(self.rng.choice(CUTS_S))
+        self.note("cut", name, began=began)
+
+    async def drop(self):
+        """Redis hangs up on everybody."""
+        self.note("drop", "redis")
+        await asyncio.to_thread(self.q.redis, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    async def storm(self):
+        """The provider has a bad second."""
+        began = time.monotonic()
+        script = self.rng.choice(STORMS)
+        await asyncio.to_thread(self.q.upstream.script, numbered=1, **script)
+        await asyncio.sleep(self.rng.choice([0.3, 1.0]))
+        await asyncio.to_thread(self.q.upstream.script, numbered=1)
+        self.note("storm", script.get("fault", "slow"), began=began)
