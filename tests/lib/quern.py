@@ -80,9 +80,12 @@ class Http:
     def __init__(self, port, timeout=40):
         self.port, self.timeout, self.conn = port, timeout, None
 
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout)
+
     def request(self, method, path, body=None, headers=None):
         if self.conn is None:
-            self.conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout)
+            self.conn = self.connect()
         send = dict(headers or {})
         if isinstance(body, (dict, list)):
             body = json.dumps(body)
