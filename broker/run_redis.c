@@ -1,5 +1,6 @@
 #include "broker/run_redis.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -125,6 +126,21 @@ enum err run_redis_prepare(const char *state)
 {
     enum err e = write_users(state);
     return e ? e : write_conf(state);
+}
+
+bool run_redis_data_listed(const char *state)
+{
+    AUTO(release_text) char *path = run_state_path(state, "redis/appendonlydir");
+    DIR *dir = path ? opendir(path) : NULL;
+    bool data = false, listed = false;
+    for (const struct dirent *file; dir && (file = readdir(dir));) {
+        const char *suffix = strrchr(file->d_name, '.');
+        data |= suffix && (strcmp(suffix, ".aof") == 0 || strcmp(suffix, ".rdb") == 0);
+        listed |= suffix && strcmp(suffix, ".manifest") == 0;
+    }
+    if (dir)
+        closedir(dir);
+    return listed || !data;
 }
 
 bool run_redis_answers(const char *state)

@@ -7,5 +7,9 @@
  * ACL file, never by a command line. ERR_SYSTEM (said on standard error), ERR_NOMEM. */
 MUST_USE enum err run_redis_prepare(const char *state);
 
+/* Whether Redis would find what it stored: its data without the manifest that lists it is ignored by Redis 7.0, which then
+ * starts empty. */
+bool run_redis_data_listed(const char *state);
+
 /* Whether something accepts connections on the socket. */
 bool run_redis_answers(const char *state);

@@ -202,6 +202,11 @@ static void role_failed(struct run *r, struct role *role)
 
 static void role_start(struct run *r, struct role *role)
 {
+    if (role == &r->roles[REDIS] && !run_redis_data_listed(r->plan->state)) {
+        log_event(LOG_RUN_DATA, "directory=redis/appendonlydir missing=appendonly.aof.manifest");
+        role_failed(r, role);
+        return;
+    }
     sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);

@@ -1,12 +1,14 @@
 """A Quern whose Redis keeps its data on a disk of its own, and the disks that are taken away from it, filled, slowed and cut."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 
@@ -81,15 +83,16 @@ class Platter:
 
 
 class Quern(quern.Quern):
-    """redis: words added to its command line. wrap: what it is started under (strace). Both hold from the next start of Redis on
-    when they are changed by redis_with()."""
+    """disk: what Redis's data is on; None: a directory like any other. redis: words added to its command line. wrap: what it is
+    started under (strace). Both hold from the next start of Redis on when they are changed by redis_with()."""
 
-    def __init__(self, disk, redis="", wrap="", **more):
+    def __init__(self, disk=None, redis="", wrap="", **more):
         super().__init__(start=False, **more)
         self.disk = contextlib.ExitStack()
         self.data = self.state / "redis"
         try:
-            self.disk.enter_context(mounted(disk, self.data))
+            if disk:
+                self.disk.enter_context(mounted(disk, self.data))
             self.bin = self.state / "bin"
             self.bin.mkdir()
             (self.bin / "redis-server").write_text(f'#!/bin/sh\n. "{self.bin}/how"\nexec $WRAP {shutil.which("redis-server")} "$@" $MORE\n')
@@ -110,6 +113,15 @@ class Quern(quern.Quern):
             super().start(ready)
         finally:
             os.environ["PATH"] = path
+
+    def halt(self):
+        """Stopped in good order, to be started again."""
+        self.run.terminate()
+        assert self.run.wait(30) == 0
+        self.local = threading.local()
+
+    def number(self, name):
+        return json.loads(self.ctl("stats", "--json").stdout)["numbers"][name]
 
     def close(self):
         self.stop()

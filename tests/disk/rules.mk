@@ -4,10 +4,10 @@ $(BUILD)/platter: tests/disk/platter.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_STRICT) -O2 -g -D_GNU_SOURCE $$(pkg-config --cflags fuse3) -o $@ $< -lfuse3
 
-# In `make check` each kind of cut is made once.
+# In `make check` each kind of cut is made once, and what takes long is left out.
 CHECKS += check-disk-short
 check-disk-short: all $(BUILD)/quern-upstream $(BUILD)/platter
-	$(PYTEST) -s tests/disk $(DISK)
+	$(PYTEST) -s -m "not long" tests/disk $(DISK)
 
 check-disk: all $(BUILD)/quern-upstream $(BUILD)/platter ## power cuts, damaged and full disks, slow and failing fsync under Redis (root)
 	QUERN_CUTS=5 $(PYTEST) -s tests/disk $(DISK)
