@@ -272,6 +272,30 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
 
 /* --- Redis --- */
 
+/* The broker holds no such job. A state that is stored all the same is one that it could not read. */
+static void on_state(void *arg, const redisReply *reply)
+{
+    struct errand *e = arg;
+    e->reading = false;
+    if (!e->x)
+        free(e);
+    else if (reply && reply->type == REDIS_REPLY_STRING)
+        fail(e, ERR_CORRUPT);
+    else if (!reply || reply->type != REDIS_REPLY_NIL)
+        unknown(e, ERR_STORE);
+    else
+        absent(e);
+}
+
+static void look_at_state(struct errand *e)
+{
+    enum err error = find_state(e->api, &e->id, on_state, e);
+    if (error)
+        unknown(e, error);
+    else
+        e->reading = true;
+}
+
 static void on_record(void *arg, const redisReply *reply)
 {
     struct errand *e = arg;
@@ -284,8 +308,10 @@ static void on_record(void *arg, const redisReply *reply)
         show_ended(e, span_of(reply->str, reply->len));
     } else if (!reply || reply->type != REDIS_REPLY_NIL) {
         unknown(e, ERR_STORE);
-    } else if (e->not_live || e->cancelled) {
+    } else if (e->cancelled) {
         absent(e);
+    } else if (e->not_live) {
+        look_at_state(e);
     } else {
         ask(e);
     }

@@ -79,7 +79,7 @@ void exchange_reply_json(struct exchange *x, int status, struct json_out *body)
 /* Trying the same again can not help: said to clients that retry by themselves. */
 static bool is_final(int status)
 {
-    return status < 500 ? status != 429 && status != 408 : status == 505;
+    return status < 500 ? status != 429 && status != 408 : status == 500 || status == 505;
 }
 
 void exchange_error_body(const struct exchange *x, const struct fault *f, struct json_out *out)

@@ -18,13 +18,23 @@ enum err find_id(struct api *api, struct span text, struct span tenant, struct i
     return ERR_OK;
 }
 
-enum err find_record(struct api *api, const struct id *id, redis_on_reply *on_reply, void *arg)
+static enum err get(struct api *api, const char *key, size_t len, redis_on_reply *on_reply, void *arg)
 {
-    char key[RECORD_KEY_BYTES + 1];
-    size_t len = record_key_ended(key, id_shard(id), id);
     const struct span argv[] = {span_str("GET"), span_of(key, len)};
     enum err e = redis_command(api->redis, on_reply, arg, argv, ARRAY_COUNT(argv));
     return e && e != ERR_NOMEM ? ERR_STORE : e;
+}
+
+enum err find_record(struct api *api, const struct id *id, redis_on_reply *on_reply, void *arg)
+{
+    char key[RECORD_KEY_BYTES + 1];
+    return get(api, key, record_key_ended(key, id_shard(id), id), on_reply, arg);
+}
+
+enum err find_state(struct api *api, const struct id *id, redis_on_reply *on_reply, void *arg)
+{
+    char key[RECORD_KEY_BYTES + 1];
+    return get(api, key, record_key_job(key, id_shard(id), id), on_reply, arg);
 }
 
 enum err find_absent(const struct id *id)
