@@ -2,7 +2,6 @@ import pathlib
 import sys
 
 
-
 def pytest_configure(config):
     config.addinivalue_line("markers", "long: left out of `make check`")
 
