@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/utf8.h"
+#include "proto/scan.h"
 
 #define DEPTH_MAX 8
 
@@ -79,12 +81,15 @@ static void indent(struct json_out *out, unsigned depth)
         json_lit(out, "  ");
 }
 
-/* Control characters show as '?'; line ends stay where the text is long. */
+/* What would steer the terminal shows as '?'; line ends stay where the text is long. */
 static void put_text(struct json_out *out, struct span text)
 {
-    for (size_t i = 0; i < text.len; i++) {
-        uint8_t c = text.data[i];
-        json_raw(out, (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f ? span_str("?") : span_of(&text.data[i], 1));
+    for (size_t i = 0, len; i < text.len; i += len) {
+        const uint8_t *at = text.data + i;
+        len = *at < 0x80 ? 1 : utf8_step(at, text.data + text.len);
+        bool shown = len && (*at == '\n' || *at == '\t' || !utf8_is_unsafe(utf8_code(at, len)));
+        json_raw(out, shown ? span_of(at, len) : span_str("?"));
+        len = MAX(len, 1);
     }
 }
 
@@ -161,6 +166,8 @@ static enum err show(struct span bytes, struct json_out *out, bool json)
 {
     msgpack_unpacked value;
     size_t at = 0;
+    if (scan_answer(bytes))
+        return ERR_MALFORMED;
     msgpack_unpacked_init(&value);
     bool good = msgpack_unpack_next(&value, (const char *)bytes.data, bytes.len, &at) == MSGPACK_UNPACK_SUCCESS;
     if (good && json) {

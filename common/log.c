@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/utf8.h"
 
 #define LINE_MAX_BYTES  PIPE_BUF
 #define VALUE_MAX_BYTES 256
@@ -130,40 +131,12 @@ static void put_format(struct text *text, const char *format, ...)
         put(text, piece, MIN((size_t)len, sizeof piece - 1));
 }
 
-/* The length of the well-formed UTF-8 sequence (RFC 3629, section 4) at the front of `in`, its character in *ret_code; 0 if the
- * bytes there are none. */
-static size_t utf8_sequence(struct span in, uint32_t *ret_code)
-{
-    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-    uint8_t lead = in.data[0];
-    size_t len = lead < 0x80 ? 1 : lead >= 0xc2 && lead < 0xe0 ? 2 : (lead & 0xf0) == 0xe0 ? 3 : (lead & 0xf8) == 0xf0 ? 4 : 0;
-    if (!len || len > in.len)
-        return 0;
-    uint32_t code = len == 1 ? lead : lead & (0xffu >> (len + 1));
-    for (size_t i = 1; i < len; i++) {
-        if ((in.data[i] & 0xc0) != 0x80)
-            return 0;
-        code = code << 6 | (in.data[i] & 0x3f);
-    }
-    if (code < smallest[len] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
-        return 0;
-    *ret_code = code;
-    return len;
-}
-
-/* Characters that end a line, steer a terminal or reorder what a reader sees. */
-static bool is_unsafe(uint32_t code)
-{
-    return code < 0x20 || (code >= 0x7f && code < 0xa0) || (code >= 0x2028 && code <= 0x202e) ||
-           (code >= 0x2066 && code <= 0x2069) || code == 0x200e || code == 0x200f || code == 0xfeff;
-}
-
 /* Inside quotes the quote and the backslash are escaped as well, so that the value ends where its closing quote stands. */
 static void put_escaped(struct text *text, struct span in, bool quoted)
 {
     while (in.len && !text->cut) {
-        uint32_t code;
-        size_t len = utf8_sequence(in, &code);
+        size_t len = in.data[0] < 0x80 ? 1 : utf8_step(in.data, in.data + in.len);
+        uint32_t code = utf8_code(in.data, len);
         if (!len) {
             put_format(text, "\\x%02x", in.data[0]);
             len = 1;
@@ -173,7 +146,7 @@ static void put_escaped(struct text *text, struct span in, bool quoted)
             put(text, "\\r", 2);
         } else if (code == '\t') {
             put(text, "\\t", 2);
-        } else if (is_unsafe(code)) {
+        } else if (utf8_is_unsafe(code)) {
             put_format(text, code < 0x80 ? "\\x%02x" : "\\u%04x", (unsigned)code);
         } else if (quoted && (code == '"' || code == '\\')) {
             put_format(text, "\\%c", (char)code);

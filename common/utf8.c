@@ -27,6 +27,20 @@ size_t utf8_step(const uint8_t *p, const uint8_t *end)
     return 0;
 }
 
+uint32_t utf8_code(const uint8_t *p, size_t len)
+{
+    uint32_t code = len == 1 ? p[0] : p[0] & (0xffu >> (len + 1));
+    for (size_t i = 1; i < len; i++)
+        code = code << 6 | (p[i] & 0x3f);
+    return code;
+}
+
+bool utf8_is_unsafe(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || (code >= 0x2028 && code <= 0x202e) ||
+           (code >= 0x2066 && code <= 0x2069) || code == 0x200e || code == 0x200f || code == 0xfeff;
+}
+
 /* A byte that is itself in a JSON string, in its text and after any escape. */
 static bool is_plain(uint8_t c)
 {

@@ -3,7 +3,7 @@
 #include "proto/limits.h"
 
 /* What a first byte says, by the table of formats in msgpack's spec.md. */
-enum what { SCALAR, BYTES, ARRAY, REFUSED };
+enum what { SCALAR, BYTES, ARRAY, MAP, REFUSED };
 
 struct first {
     enum what what;
@@ -19,6 +19,8 @@ static struct first first_of(uint8_t byte)
         return (struct first){BYTES, 0, byte & 0x1f};
     if (byte >= 0x90 && byte <= 0x9f)
         return (struct first){ARRAY, 0, byte & 0x0f};
+    if (byte >= 0x80 && byte <= 0x8f)
+        return (struct first){MAP, 0, byte & 0x0f};
     switch (byte) {
     case 0xc0: /* nil, false, true */
     case 0xc2:
@@ -51,7 +53,11 @@ static struct first first_of(uint8_t byte)
         return (struct first){ARRAY, 2, 0};
     case 0xdd:
         return (struct first){ARRAY, 4, 0};
-    default: /* maps, ext, and 0xc1, which is nothing */
+    case 0xde:
+        return (struct first){MAP, 2, 0};
+    case 0xdf:
+        return (struct first){MAP, 4, 0};
+    default: /* ext, and 0xc1, which is nothing */
         return (struct first){REFUSED, 0, 0};
     }
 }
@@ -64,7 +70,8 @@ static uint32_t read_big_endian(const uint8_t *p, unsigned width)
     return value;
 }
 
-const char *scan_header(struct span bytes)
+/* header: an array, and no map in it. */
+static const char *scan(struct span bytes, bool header)
 {
     const uint8_t *p = bytes.data, *end = p + bytes.len;
     uint32_t open[PROTO_DEPTH]; /* elements still to come, per level */
@@ -79,28 +86,38 @@ const char *scan_header(struct span bytes)
         if (depth)
             open[depth - 1]--;
         struct first first = first_of(*p++);
-        if (first.what == REFUSED)
+        if (first.what == REFUSED || (first.what == MAP && header))
             return "it holds a map, an ext or a byte that is nothing";
-        if (!depth && first.what != ARRAY)
+        if (!depth && first.what != ARRAY && header)
             return "it is not an array";
         if ((size_t)(end - p) < first.width)
             return "it ends too early";
         if (first.what != SCALAR && first.width)
             first.count = read_big_endian(p, first.width);
         p += first.width;
-        if (first.count > (size_t)(end - p)) /* an element takes at least one byte */
+        uint64_t needed = first.what == MAP ? 2 * (uint64_t)first.count : first.count;
+        if (needed > (size_t)(end - p)) /* an element takes at least one byte */
             return "a length is larger than the bytes left";
         if (first.what == BYTES)
             p += first.count;
-        if (first.what == ARRAY) {
+        if (first.what == ARRAY || first.what == MAP) {
             if (depth == PROTO_DEPTH)
                 return "it is nested too deep";
-            if (first.count > PROTO_NODES - nodes)
+            if (needed > PROTO_NODES - nodes)
                 return "it has too many elements";
-            open[depth++] = first.count;
+            open[depth++] = (uint32_t)needed;
         }
         while (depth && open[depth - 1] == 0)
             depth--;
     } while (depth);
     return p == end ? NULL : "bytes follow its end";
+}
+
+const char *scan_header(struct span bytes)
+{
+    return scan(bytes, true);
+}
+const char *scan_answer(struct span bytes)
+{
+    return scan(bytes, false);
 }

@@ -8,3 +8,5 @@
 /* NULL if `bytes` are exactly one array that msgpack-c may unpack within PROTO_NODES nodes and PROTO_DEPTH levels; else a
  * clause for the log, lent for ever. */
 const char *scan_header(struct span bytes);
+/* The same for one value of any kind, maps included: the body of a monitor's REPLY. */
+const char *scan_answer(struct span bytes);

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "common/json.h"
+#include "proto/scan.h"
 
 #define SEED   20261122
 #define ROUNDS 60
@@ -551,6 +552,19 @@ static void what_the_row_does_not_allow_is_not_said(void **state)
     frame_buffer_done(&out);
 }
 
+/* Five bytes of a broker's answer made quernctl's msgpack-c ask for 256 GB. */
+static void an_answer_that_claims_more_than_it_holds_is_refused(void **state)
+{
+    assert_non_null(scan_answer(span_of("\xdf\xff\xff\x4b\x4f", 5)));
+    assert_non_null(scan_answer(span_of("\xdd\xff\xff\x4b\x4f", 5)));
+    assert_non_null(scan_answer(span_of("\x82\x01\x02\x03", 4)));
+    assert_non_null(scan_answer(span_of("\x81\x81\x81\x81\x81\x81\x81\x01", 8)));
+    assert_non_null(scan_answer(span_of("\x80\x80", 2)));
+    assert_null(scan_answer(span_of("\x82\x01\x02\xa1k\xde\x00\x01\x01\x90", 10)));
+    assert_null(scan_answer(span_of("\x01", 1)));
+    assert_non_null(scan_header(span_of("\x91\x80", 2)));
+}
+
 static void any_text_can_be_made_to_fit(void **state)
 {
     char out[16];
@@ -923,6 +937,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_limits_of_a_header_hold),
         cmocka_unit_test(a_wrong_value_in_any_field_is_refused),
         cmocka_unit_test(what_the_row_does_not_allow_is_not_said),
+        cmocka_unit_test(an_answer_that_claims_more_than_it_holds_is_refused),
         cmocka_unit_test(any_text_can_be_made_to_fit),
         cmocka_unit_test(a_missing_tail_is_zero),
         cmocka_unit_test(a_missing_tail_inside_a_list_is_zero),
