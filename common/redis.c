@@ -175,12 +175,18 @@ static void forget_reply(struct redis *redis)
     redis->reply_bytes = 0;
 }
 
+/* An error reply may be empty, or begin with a NUL; a break has a reason that can be told. */
+static void set_reason(struct redis *redis, const char *reason)
+{
+    if (reason != redis->reason)
+        snprintf(redis->reason, sizeof redis->reason, "%s", reason[0] ? reason : "an error without words");
+}
+
 /* `reason` may be redis->reason itself. */
 static void break_now(struct redis *redis, const char *reason)
 {
     bool was_up = redis->state == UP;
-    if (reason != redis->reason)
-        snprintf(redis->reason, sizeof redis->reason, "%s", reason);
+    set_reason(redis, reason);
     dial_close(redis->dial);
     forget_reply(redis);
     redis->must_break = false;
@@ -214,7 +220,7 @@ void redis_reset(struct redis *redis, const char *reason)
         break_now(redis, reason);
         return;
     }
-    snprintf(redis->reason, sizeof redis->reason, "%s", reason);
+    set_reason(redis, reason);
     redis->must_break = true;
 }
 

@@ -673,6 +673,16 @@ static void test_no_answer_to_hello(void **state)
     run_until(is_up);
 }
 
+/* It was down without a reason, and nothing was logged. */
+static void test_an_empty_error_to_hello_is_told(void **state)
+{
+    fake_start();
+    fake.greeting = "-\r\n";
+    connect_with((struct redis_options){.socket = w.socket});
+    run_until_reason("without words");
+    assert_int_equal(w.ups, 0);
+}
+
 /* ---- callbacks that do things ---- */
 
 static void reset_at_1(int tag, const redisReply *reply)
@@ -1181,6 +1191,7 @@ int main(void)
         T(test_many_small_replies_beyond_the_limit_are_fine),
         T(test_reply_in_single_bytes),
         T(test_no_answer_to_hello),
+        T(test_an_empty_error_to_hello_is_told),
         T(test_reset_inside_a_reply),
         T(test_reset_while_it_breaks),
         T(test_reset_inside_up),
