@@ -82,7 +82,7 @@ static void put_escape(struct json_out *out, uint8_t c)
 
 void json_str(struct json_out *out, struct span text)
 {
-    const uint8_t *p = text.data, *end = p + text.len;
+    const uint8_t *p = text.data, *end = text.len ? p + text.len : p;
     json_lit(out, "\"");
     while (p < end && !out->failed) {
         const uint8_t *from = p;
