@@ -46,7 +46,6 @@ UPSTREAM := $(call objects,$(wildcard tests/upstream/*.c))
 UNITS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 TRACES   := $(patsubst tests/trace/%.c,$(BUILD)/tests/%,$(wildcard tests/trace/test_*.c))
 TESTLIB  := $(call objects,$(wildcard tests/lib/*.c))
-FUZZERS  := $(patsubst tests/fuzz/%.c,build-fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 PROGRAMS := $(addprefix $(BUILD)/,quern-broker quern-worker quern-api quernctl)
 
 all: $(PROGRAMS) ## build every program into build/
@@ -88,24 +87,6 @@ $(BUILD)/tests/%: $(BUILD)/tests/trace/%.o $(TESTLIB) $(BUILD)/libcore.a $(SHARE
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^ $(PKG_LIBS) -lcmocka
 
-# What fuzzers stand on is compiled once, with their flags, in a tree of its own.
-FUZZ_CC      = clang -std=gnu17 -D_GNU_SOURCE -g -O1 -fsanitize=$(1),address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -I. \
-               -DQUERN_VERSION='"fuzz"' -MMD -MP
-FUZZ_OBJECTS := $(patsubst %.c,build-fuzz/%.o,$(wildcard common/*.c proto/*.c))
-
-build-fuzz/%.o: %.c
-	@mkdir -p $(@D)
-	$(call FUZZ_CC,fuzzer-no-link) -c -o $@ $<
-
-build-fuzz/libfuzz.a: $(FUZZ_OBJECTS)
-	@rm -f $@
-	ar rcs $@ $^
-
-build-fuzz/fuzz_%: build-fuzz/tests/fuzz/fuzz_%.o build-fuzz/libfuzz.a
-	$(call FUZZ_CC,fuzzer) -o $@ $^ $(PKG_LIBS)
-
-fuzzers: $(FUZZERS) ## build every fuzzer
-
 $(BUILD)/bench-core: $(BUILD)/tests/bench/core.o $(BUILD)/libcore.a $(SHARED)
 	$(LINK) -o $@ $^ $(PKG_LIBS)
 
@@ -131,13 +112,6 @@ check-asan: ## units, traces and end to end under the address and undefined beha
 	$(MAKE) SAN=1 test
 	$(MAKE) SAN=1 e2e E2E='-m "not heavy"'
 
-FUZZ_SECONDS ?= 10
-fuzz: fuzzers ## every parser of outside bytes for FUZZ_SECONDS each, from its corpus
-	@set -e; for f in $(sort $(FUZZERS)); do \
-	  name=$${f##*/fuzz_}; mkdir -p build-fuzz/found/$$name; \
-	  echo "== $$name"; timeout $$(($(FUZZ_SECONDS) * 4 + 60)) $$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
-	    -artifact_prefix=build-fuzz/found/$$name/ -verbosity=0 -print_final_stats=0 build-fuzz/found/$$name tests/fuzz/corpus/$$name; done
-
 purity: ## the core includes nothing from the shell, roles do not include each other
 	@! grep -nE '#include *[<"](zmq|czmq|hiredis|event2?/|event\.h|sys/|time\.h|unistd|stdio|curl/|msgpack)' broker/core/*.[ch]
 	@! grep -nE '#include *"(broker/[a-z_]+\.h|worker/|api/|proto/(wire|link|frame|record)|common/(log|loop|redis|conf|clock|json))' broker/core/*.[ch]
@@ -153,7 +127,7 @@ check: packages-check ## install what the tests need, build, run every test
 	$(MAKE) -j$$(nproc) SAN=1 units
 	$(MAKE) purity
 	$(MAKE) test
-	$(MAKE) fuzz FUZZ_SECONDS=3
+	$(MAKE) -j$$(nproc) fuzz FUZZ_SECONDS=3
 	$(MAKE) e2e
 	$(MAKE) SAN=1 test
 	@set -e; for t in $(CHECKS); do $(MAKE) $$t; done
@@ -195,9 +169,9 @@ help: ## this list
 	@cat $(filter-out %.d,$(MAKEFILE_LIST)) | sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' | expand -t 22
 
 clean: ## remove what was built
-	rm -rf build build-asan build-fuzz compile_commands.json
+	rm -rf build build-asan build-fuzz build-fuzz-coverage build-msan compile_commands.json
 
--include $(shell find $(BUILD) build-fuzz -name '*.d' 2>/dev/null)
-.PHONY: all packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan fuzz fuzzers purity bench lint format format-check help clean
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+.PHONY: all packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan purity bench lint format format-check help clean
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -1,6 +1,7 @@
 /* Any bytes as a frame: what is taken can be said again, and what is said comes back the same. The first four bytes choose
  * sender, receiver, their minor and where the header ends; shorter lengths are tried in a block of their own size, for the
- * sanitizer. */
+ * sanitizer.
+ * Covers: proto/codec.c proto/frame.c proto/scan.c */
 #include <stdlib.h>
 
 #include "proto/frame.h"

@@ -1,9 +1,9 @@
 /* Chunked bodies: however the bytes are cut, and decoded in place or elsewhere, the outcome is the same.
- * The first two bytes say where the cuts are, the third bounds the body. */
+ * The first two bytes say where the cuts are, the third bounds the body.
+ * Covers: api/http_chunked.c */
 #include <stdlib.h>
 
-#include "api/http.c"
-#include "api/http_chunked.c"
+#include "api/http.h"
 
 struct outcome {
     enum err error;

@@ -1,4 +1,5 @@
-/* The scan and cJSON agree on what is JSON, and what is parsed prints, parses and prints the same again. */
+/* The scan and cJSON agree on what is JSON, and what is parsed prints, parses and prints the same again.
+ * Covers: common/json.c common/utf8.c */
 #include <stdlib.h>
 
 #include "common/json.h"

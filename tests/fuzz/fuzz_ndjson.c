@@ -1,38 +1,41 @@
-/* The same bytes, whole and cut at places the input chooses, give the same lines. */
-#include "worker/ndjson.c"
+/* JSON lines of a provider: where the stream is cut does not matter, and no line is blank, over its limit or holds a line end.
+ * Covers: worker/ndjson.c */
+#include "worker/ndjson.h"
+
+#include "tests/fuzz/pieces.h"
+
+#define LINE_MAX_BYTES 64
+
+static void start(void *parser)
+{
+    ndjson_init(parser, LINE_MAX_BYTES);
+}
+static void done(void *parser)
+{
+    ndjson_done(parser);
+}
 
 static enum err note(void *arg, struct span line)
 {
-    assert(line.len > 0);
-    json_raw(arg, line);
-    json_lit(arg, "\n");
+    struct json_out *heard = arg;
+    assert(line.len > 0 && line.len <= LINE_MAX_BYTES && span_trim(line).len && !memchr(line.data, '\n', line.len));
+    json_raw(heard, line);
+    json_lit(heard, "\n");
     return ERR_OK;
 }
 
-static enum err parse(const uint8_t *data, size_t size, size_t step, struct json_out *text)
+static enum err feed(void *parser, struct span piece, struct json_out *heard)
 {
-    struct ndjson ndjson;
-    enum err e = ERR_OK;
-    ndjson_init(&ndjson, 256);
-    for (size_t at = 0; !e && at < size; at += step)
-        e = ndjson_feed(&ndjson, span_of(data + at, MIN(step, size - at)), note, text);
-    if (!e)
-        e = ndjson_end(&ndjson, note, text);
-    ndjson_done(&ndjson);
-    return e;
+    return ndjson_feed(parser, piece, note, heard);
+}
+static enum err end(void *parser, struct json_out *heard)
+{
+    return ndjson_end(parser, note, heard);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size < 1)
-        return 0;
-    struct json_out whole = {0}, cut = {0};
-    enum err e = parse(data + 1, size - 1, size, &whole);
-    enum err f = parse(data + 1, size - 1, data[0] % 7 + 1, &cut);
-    assert(!e == !f);
-    if (!e)
-        assert(span_equal(span_of(whole.data, whole.len), span_of(cut.data, cut.len)));
-    json_out_done(&whole);
-    json_out_done(&cut);
+    struct ndjson ndjson;
+    pieces_check(&(struct pieces_parser){start, feed, end, done, &ndjson}, span_of(data, size));
     return 0;
 }

@@ -1,11 +1,14 @@
 /* A reply of an OpenAI-compatible server, as stream or whole, whole or cut: the adapter always ends with a result that is valid
  * JSON, or a failure that has a name and valid text; and where it is cut does not matter. First byte: bit 0 stream, bit 1 an
- * error reply, bits 2-4 the cut. */
-#include "worker/providers.c"
-#include "worker/providers/openai.c"
-#include "worker/sse.c"
+ * error reply, bits 2-4 the cut.
+ * Covers: worker/providers/openai.c worker/providers.c */
+#include <stdlib.h>
 
-const struct provider provider_echo = {.name = "echo"}; /* providers.c lists it */
+#include "common/utf8.h"
+#include "worker/provider.h"
+#include "worker/providers.h"
+
+#define TOOLS 128 /* of one answer, at most */
 
 static bool sound(struct span text)
 {
@@ -19,7 +22,7 @@ static void heard_text(void *arg, struct span text)
 }
 static void heard_tool(void *arg, unsigned index, struct span id, struct span name, struct span arguments)
 {
-    assert(index < TOOLS_MAX && sound(id) && sound(name) && sound(arguments));
+    assert(index < TOOLS && sound(id) && sound(name) && sound(arguments));
     ++*(unsigned *)arg;
 }
 

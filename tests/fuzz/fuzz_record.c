@@ -1,5 +1,6 @@
 /* Any bytes as a stored record. The first byte is the kind; the checksum is made right, since no fuzzer guesses one, unless the
- * second byte is odd. */
+ * second byte is odd.
+ * Covers: proto/record.c */
 #include <stdlib.h>
 
 #include "proto/crc32c.h"

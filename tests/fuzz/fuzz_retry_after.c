@@ -1,5 +1,6 @@
-/* Three header values separated by LF: the answer is always within its bounds. */
-#include "worker/retry_after.c"
+/* Three header values separated by LF: the answer is always within its bounds.
+ * Covers: worker/retry_after.c */
+#include "worker/retry_after.h"
 
 static struct span next(struct span *rest)
 {

@@ -1,4 +1,5 @@
-/* A settings file of any bytes: libcyaml knows no fault that the pass before it missed; every setting read has its line. */
+/* A settings file of any bytes: libcyaml knows no fault that the pass before it missed; every setting read has its line.
+ * Covers: common/conf_file.c */
 #include <stdio.h>
 #include <stdlib.h>
 

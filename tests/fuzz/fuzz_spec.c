@@ -1,7 +1,8 @@
-/* A submit's JSON: whatever it is, it is refused with a sentence or becomes a body of two JSON objects that read back. */
-#include "api/spec.c"
-#include "api/spec_messages.c"
-#include "api/spec_write.c"
+/* A submit's JSON: whatever it is, it is refused with a sentence or becomes a body of two JSON objects that read back.
+ * Covers: api/spec.c api/spec_messages.c api/spec_write.c */
+#include "api/spec.h"
+#include "common/json.h"
+#include "common/utf8.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
