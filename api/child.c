@@ -138,7 +138,6 @@ static void on_answer_all(void *arg)
 {
     struct child *child = arg;
     errand_end_waits(&child->api);
-    stream_end_all(&child->api);
 }
 
 static void on_give_up(void *arg)
@@ -154,6 +153,7 @@ static void on_stop(void *arg, int signo)
     log_event(LOG_DRAIN, "connections=%u", child->api.server->conns_count);
     timer_set(child->give_up, now + stop_ms);
     timer_set(child->answer_all, now + MAX(stop_ms - LAST_ANSWERS_MS, stop_ms / 2));
+    stream_end_all(&child->api);
     server_drain(child->api.server);
 }
 

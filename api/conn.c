@@ -18,6 +18,7 @@
 #define WRITE_STEP_BYTES  16384        /* progress that restarts the writer's clock */
 #define LINGER_STEP_BYTES (1 << 20)
 #define POOL_MAX          64
+#define UNSENT_BYTES      32768 /* of a stream, in the kernel and not on its way */
 
 /* --- exchanges --- */
 
@@ -446,8 +447,10 @@ void conn_stream(struct exchange *x, const struct iovec *parts, int count, bool 
 void conn_hold(struct exchange *x)
 {
     unsigned patience_ms = (unsigned)x->conn->server->conf->api.write_ms;
-    /* a connection that is not TCP knows at once */
-    (void)setsockopt(x->conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience_ms, sizeof patience_ms);
+    int unsent = UNSENT_BYTES, fd = x->conn->fd;
+    /* a connection that is not TCP has neither, and needs neither */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience_ms, sizeof patience_ms);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
 }
 
 void conn_last(struct exchange *x)

@@ -87,7 +87,8 @@ void conn_break(struct conn *c);
  * it takes them and nothing waits before them. */
 struct iovec;
 void conn_stream(struct exchange *x, const struct iovec *parts, int count, bool now);
-/* x's answer takes its time: a peer that vanished without a word is given up when it has not acknowledged for api.write_ms. */
+/* x's answer takes its time: a peer that vanished without a word is given up when it has not acknowledged for api.write_ms, and
+ * what a slow one does not take waits here, where it is counted, and not in the kernel. */
 void conn_hold(struct exchange *x);
 /* No request behind x is looked at, and the connection ends with its answer. */
 void conn_last(struct exchange *x);

@@ -312,7 +312,7 @@ static void begin(struct follow *f)
         for (struct list *node; (node = list_first(&a->waiting));) {
             struct reader *r = CONTAINER_OF(node, struct reader, node);
             reader_begin(r);
-            if (r->half_closed)
+            if (r->brief)
                 exchange_end(reader_take_out(r), (struct span){0});
         }
     follow_settle(f, WATCH_UNWANTED);

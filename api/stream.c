@@ -120,7 +120,7 @@ static void on_left(struct exchange *x, bool gone)
     } else if (r->begun) {
         end(r, why);
     } else {
-        r->half_closed = true; /* what was asked is answered */
+        r->brief = true; /* what was asked is answered */
     }
 }
 
@@ -131,7 +131,8 @@ static struct reader *reader_new(struct follow *f, struct exchange *x, const str
     struct reader *r = a ? calloc(1, sizeof *r) : NULL;
     if (!r)
         return NULL;
-    *r = (struct reader){.follow = f, .audience = a, .x = x, .at = *from, .half_closed = x->head_only};
+    *r = (struct reader){.follow = f, .audience = a, .x = x, .at = *from};
+    r->brief = x->head_only || f->api->server->draining;
     list_init(&r->node);
     list_init(&r->in_silent);
     list_push_back(&a->waiting, &r->node);
@@ -156,7 +157,7 @@ void stream_open(struct api *api, struct exchange *x, struct span tenant, struct
         exchange_fail_with(x, e ? e : ERR_NOMEM);
     } else if (f->known) {
         reader_begin(r);
-        if (r->half_closed)
+        if (r->brief)
             end(r, WATCH_UNWANTED);
     } else {
         follow_start(f);
@@ -220,30 +221,25 @@ void stream_flush(struct api *api)
     }
 }
 
-static void end_audience(struct list *readers)
+static void end_readers(struct list *readers)
 {
     struct list *node;
-    while ((node = list_first(readers))) {
-        struct reader *r = CONTAINER_OF(node, struct reader, node);
-        bool begun = r->begun;
-        struct exchange *x = reader_take_out(r);
-        if (begun)
-            exchange_end(x, (struct span){0});
-        else
-            exchange_fail_with(x, ERR_DRAINING);
-    }
+    while ((node = list_first(readers)))
+        exchange_end(reader_take_out(CONTAINER_OF(node, struct reader, node)), (struct span){0});
 }
 
 void stream_end_all(struct api *api)
 {
     struct watch *w, *after;
+    struct list *node;
     HASH_ITER(hh, api->watches, w, after)
     {
         struct follow *f = w->follow;
         for (struct audience *a = f ? f->audiences : NULL; a; a = a->next) {
-            end_audience(&a->waiting);
-            end_audience(&a->live);
-            end_audience(&a->behind);
+            end_readers(&a->live);
+            end_readers(&a->behind);
+            LIST_EACH (node, &a->waiting)
+                CONTAINER_OF(node, struct reader, node)->brief = true;
         }
         if (f)
             follow_settle(f, WATCH_UNWANTED);

@@ -58,7 +58,7 @@ void stream_event(struct api *api, const struct rec_event *event, struct span bo
 void stream_session(struct api *api);
 /* Once per turn: what it brought goes out, one write per reader. */
 void stream_flush(struct api *api);
-/* The child is about to stop: every stream ends here, and its reader goes on elsewhere. */
+/* The child is about to stop: every stream ends here, at once, since it could last for ever; its reader goes on elsewhere. */
 void stream_end_all(struct api *api);
 
 /* What /metrics will show. */

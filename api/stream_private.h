@@ -24,8 +24,8 @@ struct reader {
     size_t fresh_from;  /* live: the audience's fresh bytes from here on are for it */
     bool begun;         /* the head of its answer is out */
     bool live;
-    bool half_closed; /* its caller sends no more: it is told how things are, and that is all */
-    bool cut;         /* by us */
+    bool brief; /* it is told how things are, and that is all: its caller sends no more, or this child stops */
+    bool cut;   /* by us */
 };
 
 /* The readers of one job that are written to in one style. */

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -345,6 +346,14 @@ class Quern:
         reply = self.request("GET", "/v1/stats")
         assert reply.status == 200, reply
         return reply.json
+
+    def counter(self, name):
+        """A number of the broker's, its store's or its peers', which say theirs with every heartbeat: 0 until they have."""
+        for line in self.ctl("stats").stdout.splitlines():
+            found = re.fullmatch(rf"\s*{re.escape(name)}\s*(-?\d+)", line)
+            if found:
+                return int(found[1])
+        return 0
 
     def ctl(self, *args, check=True):
         out = subprocess.run([str(BUILD / "quernctl"), "--settings", str(self.settings), *args], capture_output=True, text=True,

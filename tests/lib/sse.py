@@ -38,7 +38,7 @@ class Sse:
         lines += [f"{k}: {v}" for k, v in (headers or {}).items()]
         self.sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         self.raw, self.body, self.comments, self.seen, self.ended = b"", b"", 0, [], None
-        self.fields, self.last_id, self.reads = {}, "", 0
+        self.fields, self.last_id, self.left = {}, "", 0  # left: of a chunk
         self._head()
 
     # -- HTTP --
@@ -48,7 +48,6 @@ class Sse:
             data = self.sock.recv(65536)
         except ConnectionError:
             data = b""
-        self.reads += 1
         self.raw += data
         return bool(data)
 
@@ -81,19 +80,20 @@ class Sse:
                 return b""
             piece, self.raw = self.raw, b""
             return piece
-        line = self._until(b"\r\n")
-        size = None if line is None else int(line, 16)
-        while size is not None and len(self.raw) < size + 2:
-            if not self._more():
-                size = None
-        if size is None:
+        if not self.left:
+            line = self._until(b"\r\n")
+            self.left = 0 if line is None else int(line, 16)
+            if not self.left:
+                self.ended = "cut" if line is None or self._until(b"\r\n") != b"" else "end"
+                return None
+        if not self.raw and not self._more():
             self.ended = "cut"
             return None
-        piece, end, self.raw = self.raw[:size], self.raw[size:size + 2], self.raw[size + 2:]
-        assert end == b"\r\n", "a chunk without its end"
-        if size == 0:
-            self.ended = "end"
-            return None
+        piece, self.raw = self.raw[:self.left], self.raw[self.left:]
+        self.left -= len(piece)
+        if not self.left:
+            end = self._until(b"\r\n")
+            assert end in (b"", None), "a chunk without its end"
         return piece
 
     # -- events --
