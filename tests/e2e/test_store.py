@@ -419,6 +419,17 @@ def test_while_redis_is_stopped_nothing_is_shown():
         assert s.stored("j", refused) is None
 
 
+def test_while_redis_is_away_no_job_is_said_to_be_nowhere():
+    with Shard(stall_ms=60000) as s:
+        api = s.peer("api")
+        assert has(api, wire.job_id()).error == 80  # there is none
+        s.redis.kill()
+        until(lambda: "redis.down" in s.broker.log(), "it is noticed")
+        assert has(api, wire.job_id()).error == 44  # who knows
+        s.redis.start()
+        until(lambda: has(api, wire.job_id()).error == 80, "it is back")
+
+
 class Proxy:
     """Between broker and Redis: can let requests through and lose their replies."""
 
@@ -688,6 +699,20 @@ def test_sigterm_stores_all_and_leaves():
         assert s.redis.command("EXISTS", "{q0}:leader") == 0
         s.broker.start()
         assert worker.again(held=[{"id": job.id, "fence": job.fence, "run": 1}]).verdicts[0]["verdict"] == 1
+
+
+def test_sigterm_waits_for_a_slow_store():
+    with Shard(stall_ms=60000) as s:
+        api = s.peer("api")
+        s.redis.process.send_signal(signal.SIGSTOP)
+        waiting = submit(api, ref=10)
+        api.nothing("ack")
+        s.broker.process.terminate()
+        api.receive("drain")
+        s.redis.process.send_signal(signal.SIGCONT)
+        assert api.receive("ack").id == waiting
+        assert s.broker.process.wait(10) == 0
+        assert s.stored("j", waiting)
 
 
 def test_settings_are_read_again():

@@ -131,6 +131,40 @@ static void adopted_runs_go_on_and_unclaimed_ones_lapse_uncharged(void **state)
     expect(t, "answer api orphan processing progress 10 calls 2 @8");
 }
 
+static void a_start_knows_what_a_job_has_been_through(void **state)
+{
+    AUTO(script_free) struct script *t = script_unstarted(&sched_defaults);
+    script_recover(
+        t, "crashed",
+        (struct rec_job){
+            .state = STATE_PENDING, .seq = 1, .body_bytes = 7, .run = 4, .calls = 4, .crashes = 2, .solo_crashes = 2});
+    script_recover(
+        t, "failed",
+        (struct rec_job){.state = STATE_PENDING, .seq = 2, .body_bytes = 6, .run = 2, .calls = 2, .failed_attempts = 2});
+    script_start(t, SCRIPT_EPOCH);
+
+    /* two crashes alone: only alone again, and the third is its end */
+    worker(t, "solo", .slots = 1, .solo = true);
+    expect(t, "welcome solo", "#1 save job crashed processing 1 crashes 2+2", "lookup body crashed");
+    found_body(t, "crashed", "crashed");
+    stored(t);
+    script_scene(t);
+    gone(t, "solo");
+    script_at(t, 500);
+    expect(t, "#2 save ended crashed failed poison \"the call crashed its worker each time\" [solo worker_crash] for 86400000",
+           "#3 drop body crashed in 86400000");
+
+    /* two failures: the third is the last */
+    worker(t, "w", .slots = 1);
+    expect(t, "welcome w", "#4 save job failed processing 2 failed 2", "lookup body failed");
+    found_body(t, "failed", "failed");
+    stored(t);
+    script_scene(t);
+    outcome(t, "w", "failed", 2, .kind = KIND_SENT);
+    expect(t, "#5 save ended failed failed sent \"sent\" [w sent] for 86400000", "#6 drop body failed in 86400000",
+           "release w failed 2 @6");
+}
+
 static void an_outcome_nobody_waits_for_is_acknowledged(void **state)
 {
     AUTO(script_free) struct script *t = recovered();
@@ -162,6 +196,32 @@ static void an_older_data_set_is_written_anew(void **state)
            "#16 save job c pending", "ack api c pending @16", "#17 save job c processing 8:3", "job w c 8:3 call 1 echo c @17");
 }
 
+static void count_saved_jobs(void *arg, const struct effect *effect)
+{
+    *(unsigned *)arg += effect->type == EFFECT_SAVE_JOB;
+}
+
+/* In slices: each job once, wherever in the table it is. */
+static void of_many_jobs_none_is_left_out(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    const unsigned many = 3000;
+    unsigned saved = 0;
+    t->quiet = true;
+    for (unsigned i = 0; i < many; i++) {
+        char name[9];
+        snprintf(name, sizeof name, "j%u", i);
+        submit(t, name);
+    }
+    t->each = count_saved_jobs;
+    t->arg = &saved;
+    rewrite(t, SCRIPT_EPOCH + 1);
+    assert_true(saved > 0 && saved < many);
+    while (sched_next(t->sched) <= t->now)
+        tick(t);
+    assert_int_equal(saved, many);
+}
+
 static void after_a_loss_what_is_nowhere_is_lost(void **state)
 {
     struct sched_settings settings = sched_defaults;
@@ -189,8 +249,10 @@ int main(void)
         cmocka_unit_test(a_job_frame_held_back_does_not_lapse),
         cmocka_unit_test(a_start_takes_up_every_live_job),
         cmocka_unit_test(adopted_runs_go_on_and_unclaimed_ones_lapse_uncharged),
+        cmocka_unit_test(a_start_knows_what_a_job_has_been_through),
         cmocka_unit_test(an_outcome_nobody_waits_for_is_acknowledged),
         cmocka_unit_test(an_older_data_set_is_written_anew),
+        cmocka_unit_test(of_many_jobs_none_is_left_out),
         cmocka_unit_test(after_a_loss_what_is_nowhere_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -233,6 +233,37 @@ static void a_wait_has_an_end(void **state)
     expect(t, "#15 save ended c expired expired \"it waited as long as it may\" for 3600000", "#16 drop body c");
 }
 
+static void a_job_that_came_back_expires_all_the_same(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    submit(t, "a", .max_wait_ms = 60000);
+    stored(t);
+    script_at(t, 15000); /* its worker fell silent */
+    stored(t);
+    script_scene(t);
+    script_at(t, 59999);
+    expect(t);
+    script_at(t, 60000);
+    expect(t, "#5 save ended a expired expired \"it waited as long as it may\" [w worker_crash] for 3600000", "#6 drop body a");
+}
+
+static void a_deadline_holds_between_two_attempts(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    submit(t, "a", .backoff_exact = true, .backoff_base_ms = 10000);
+    stored(t);
+    outcome(t, "w", "a", 1, .kind = KIND_SENT);
+    patch(t, "a", 0, 5000); /* sooner than the next attempt */
+    stored(t);
+    script_scene(t);
+    script_at(t, 4999);
+    expect(t);
+    script_at(t, 5000);
+    expect(t, "#6 save ended a expired expired \"it waited as long as it may\" [w sent] for 3600000", "#7 drop body a");
+}
+
 static void a_running_call_is_closed_at_the_deadline(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -282,6 +313,8 @@ int main(void)
         cmocka_unit_test(forgotten_after_its_end),
         cmocka_unit_test(left_by_its_caller),
         cmocka_unit_test(a_wait_has_an_end),
+        cmocka_unit_test(a_job_that_came_back_expires_all_the_same),
+        cmocka_unit_test(a_deadline_holds_between_two_attempts),
         cmocka_unit_test(a_running_call_is_closed_at_the_deadline),
         cmocka_unit_test(a_waiting_job_is_patched),
     };

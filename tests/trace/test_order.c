@@ -78,6 +78,19 @@ static void a_scheduled_job_counts_from_when_it_may_run(void **state)
     assert_string_equal(order_with_one_slot(t, 3), "a late b");
 }
 
+static void a_scheduled_job_does_not_start_before_its_time(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    script_scene(t);
+    submit(t, "a", .delay_ms = 1000);
+    expect(t, "#1 save body a", "#2 save job a pending again 1000", "ack api a pending @2");
+    script_at(t, 999);
+    expect(t);
+    script_at(t, 1000);
+    expect(t, "#3 save job a processing 1 again 1000", "job w a 1 call 1 echo a @3");
+}
+
 static void a_patched_priority_moves_it(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -235,6 +248,7 @@ int main(void)
         cmocka_unit_test(a_priority_is_a_head_start),
         cmocka_unit_test(a_returning_job_has_its_place_again),
         cmocka_unit_test(a_scheduled_job_counts_from_when_it_may_run),
+        cmocka_unit_test(a_scheduled_job_does_not_start_before_its_time),
         cmocka_unit_test(a_patched_priority_moves_it),
         cmocka_unit_test(classes_share_sixteen_to_four_to_one),
         cmocka_unit_test(tenants_share_evenly_whatever_their_backlog),

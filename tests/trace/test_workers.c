@@ -88,6 +88,21 @@ static void a_worker_back_in_time_keeps_its_runs(void **state)
     expect(t, "#14 save ended a completed result ok [w] for 3600000", "#15 drop body a", "release w a 1 @15");
 }
 
+static void an_older_run_is_not_taken_for_the_current_one(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    submit(t, "a");
+    stored(t);
+    script_at(t, 15000); /* the first run lapses, and the worker has not heard of it when it is given the second */
+    beat(t, "w", 1);
+    stored(t);
+    script_scene(t);
+    gone(t, "w");
+    worker(t, "w", .slots = 1, .held = {{"a", 1}});
+    expect(t, "#6 save job a pending 2", "welcome w a abort", "#7 save job a processing 3", "job w a 3 call 2 echo a @7");
+}
+
 static void nobody_learns_of_a_cancel_before_it_is_stored(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -164,6 +179,8 @@ static void a_poisonous_job_ends_in_the_one_slot_child(void **state)
         script_scene(t);
         gone(t, child[crash]);
         script_at(t, t->now + 500);
+        if (!crash)
+            expect(t, "#8 save job a pending 3 crashes 2+1", "beat api workers 0");
     }
     expect(t,
            "#12 save ended a failed poison \"the call crashed its worker each time\" [w1 worker_crash] [w2 worker_crash] [solo "
@@ -255,6 +272,7 @@ int main(void)
         cmocka_unit_test(a_dead_workers_job_is_charged_a_crash),
         cmocka_unit_test(who_says_goodbye_is_not_charged),
         cmocka_unit_test(a_worker_back_in_time_keeps_its_runs),
+        cmocka_unit_test(an_older_run_is_not_taken_for_the_current_one),
         cmocka_unit_test(nobody_learns_of_a_cancel_before_it_is_stored),
         cmocka_unit_test(at_most_eight_suspects_share_a_child),
         cmocka_unit_test(a_poisonous_job_ends_in_the_one_slot_child),

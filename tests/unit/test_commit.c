@@ -104,6 +104,21 @@ static void the_last_write_to_a_key_wins(void **state)
     assert_null(commit_ended_record(c, 2));
 }
 
+static void the_last_value_of_a_key_is_written(void **state)
+{
+    AUTO(commit_free) struct commit *c = commit_new(0);
+    AUTO(record_done) struct record record = {0};
+    struct effect first = save_job(1, 1), second = save_job(2, 1);
+    first.job_record.state = STATE_PENDING;
+    second.job_record.state = STATE_PROCESSING;
+    add(c, first);
+    add(c, second);
+    closed(c);
+    assert_int_equal(count_of(c, 1), 1);
+    assert_int_equal(record_unpack(&record, RECORD_JOB, arg_at(c, 13)), ERR_OK);
+    assert_int_equal(record.job.state, STATE_PROCESSING);
+}
+
 static void an_expiry_is_merged_into_the_write_before_it(void **state)
 {
     AUTO(commit_free) struct commit *c = commit_new(0);
@@ -147,6 +162,20 @@ static void a_commit_is_bounded(void **state)
     }
     assert_true(commit_is_full_for(c, &job));
     assert_true(commit_is_full_for(c, &alone));
+}
+
+/* A broker that died between the two would leave a key that leads nowhere. */
+static void a_key_and_its_job_share_a_commit(void **state)
+{
+    AUTO(commit_free) struct commit *c = commit_new(0);
+    unsigned n = 1;
+    struct effect key = {.type = EFFECT_SAVE_IDEM, .ttl_ms = 1000}, job = save_job(1, 1);
+    for (; n <= COMMIT_WRITES_MAX - 2; n++)
+        add(c, save_job(n, (uint8_t)n));
+    assert_false(commit_is_full_for(c, &key)); /* both find room … */
+    add(c, save_job(n, (uint8_t)n));
+    assert_true(commit_is_full_for(c, &key)); /* … or neither */
+    assert_false(commit_is_full_for(c, &job));
 }
 
 static void places_are_read_strictly(void **state)
@@ -321,9 +350,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_head_says_where_it_belongs),
         cmocka_unit_test(the_last_write_to_a_key_wins),
+        cmocka_unit_test(the_last_value_of_a_key_is_written),
         cmocka_unit_test(an_expiry_is_merged_into_the_write_before_it),
         cmocka_unit_test(one_index_is_one_zadd),
         cmocka_unit_test(a_commit_is_bounded),
+        cmocka_unit_test(a_key_and_its_job_share_a_commit),
         cmocka_unit_test(places_are_read_strictly),
         cmocka_unit_test(a_body_that_was_changed_is_refused),
         cmocka_unit_test(commits_are_sent_once_and_in_order),

@@ -724,8 +724,9 @@ static void test_answer_of_another_question(void **state)
     request(c, "GET", "/v1/stats", "", "");
     struct seen s = expect_frame(w, MESSAGE_STATS);
     tell(w, MESSAGE_ACK, &(struct msg_ack){.ref = s.ref, .state = STATE_PENDING});
-    tell(w, MESSAGE_STATS_ANSWER, &(struct msg_stats_answer){.ref = s.ref});
-    expect_reply(c, 200, "\"completed\":0");
+    const struct rec_counter counter = {span_str("completed"), 6};
+    tell(w, MESSAGE_STATS_ANSWER, &(struct msg_stats_answer){.ref = s.ref, .counters = &counter, .counters_count = 1});
+    expect_reply(c, 200, "\"completed\":6");
     hang_up(&c);
 }
 

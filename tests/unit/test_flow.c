@@ -43,9 +43,21 @@ static void order_is_by_key_then_arrival_however_they_come_and_go(void **state)
         assert_int_equal(flow.count, count);
         assert_ptr_equal(flow.head, first);
     }
-    for (unsigned i = 0; i < ARRAY_COUNT(jobs); i++)
+    /* filled in the order of arrival and emptied from its head: every lane has its turn, each job is behind the one before */
+    for (unsigned i = 0; i < ARRAY_COUNT(jobs); i++) {
         if (jobs[i].flow)
             flow_remove(&flow, &jobs[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_COUNT(jobs); i++) {
+        assert_int_equal(flow_reserve(&flow), ERR_OK);
+        flow_add(&flow, &jobs[i]);
+    }
+    for (struct job *job, *before = NULL; flow.count; before = job) {
+        job = flow.head;
+        assert_non_null(job);
+        assert_false(before && flow_before(job, before, HEAD_START));
+        flow_remove(&flow, job);
+    }
     flow_done(&flow);
 }
 

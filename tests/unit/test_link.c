@@ -473,6 +473,23 @@ static void both_sides_know_what_arrived(void **state)
     assert_int_equal(broker->received, sent); /* as the last question said */
 }
 
+static void what_arrived_is_counted_anew_in_each_session(void **state)
+{
+    start_broker(100);
+    start_link();
+    assert_true(run_until(is_up));
+    assert_int_equal(ask(1), ERR_OK);
+    answers = 1;
+    assert_true(run_until(all_answered));
+    reply(MESSAGE_HELLO_WANTED, &(struct msg_hello_wanted){});
+    assert_true(run_until(is_up_again));
+    assert_int_equal(link_unacked_bytes(peer->link), 0);
+    assert_int_equal(ask(2), ERR_OK);
+    answers = 2;
+    assert_true(run_until(all_answered));
+    assert_int_equal(broker->received, 0); /* nothing had arrived when it asked */
+}
+
 static void a_text_that_is_none_is_not_sent(void **state)
 {
     start_broker(100);
@@ -633,6 +650,7 @@ int main(void)
         LINK(refused_is_tried_again_later),
         LINK(goodbye_is_heard),
         LINK(both_sides_know_what_arrived),
+        LINK(what_arrived_is_counted_anew_in_each_session),
         LINK(a_text_that_is_none_is_not_sent),
         LINK(settings_that_cannot_work_are_refused_at_once),
         LINK(over_tcp_a_key_may_be_let_in_later),

@@ -196,6 +196,18 @@ static void what_the_link_does_not_take_is_said_later_in_the_same_order(void **s
     expect("O1 ");
 }
 
+static void an_outcome_that_the_link_does_not_take_is_kept(void **state)
+{
+    end(&runs[1]);
+    end(&runs[2]);
+    fake.refuses = ERR_WOULD_BLOCK;
+    outbox_turn(outbox);
+    assert_true(timer_at(outbox->timer) != MSEC_NEVER); /* they will be tried again */
+    fake.refuses = ERR_OK;
+    outbox_turn(outbox);
+    expect("O1 O2 ");
+}
+
 /* What TEXT does not take would be refused by the link for ever, and all outcomes behind it wait. */
 static void words_of_others_are_made_to_fit(void **state)
 {
@@ -306,6 +318,7 @@ int main(void)
         TEST(nothing_of_unwatched_runs_is_sent),
         TEST(the_last_events_leave_before_the_outcome),
         TEST(what_the_link_does_not_take_is_said_later_in_the_same_order),
+        TEST(an_outcome_that_the_link_does_not_take_is_kept),
         TEST(words_of_others_are_made_to_fit),
         TEST(without_a_session_only_the_logs_go_on),
         TEST(a_frame_has_a_bound_and_whole_lines),

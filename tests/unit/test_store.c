@@ -122,6 +122,7 @@ struct world {
     unsigned turns_left; /* until the loop stops; 0: it goes on */
     bool late;           /* nothing came in time */
     bool turning;
+    bool was_behind; /* at the beginning of some turn */
     msec now;
     uint64_t number;
     /* told */
@@ -174,6 +175,7 @@ static void on_left(void *arg)
 static void turn(void *arg)
 {
     struct world *w = arg;
+    w->was_behind = w->was_behind || (w->store && store_is_behind(w->store));
     if (w->store && w->turning)
         store_turn(w->store, w->now);
     if (w->turns_left && !--w->turns_left)
@@ -511,6 +513,32 @@ static void questions_are_answered_after_the_writes_before_them(void **state)
     world_remove(&w);
 }
 
+static void a_question_waits_for_every_write_before_it(void **state)
+{
+    struct world w;
+    world_make(&w, NULL);
+    serve(&w, (struct store_options){.stall_ms = 2 * PATIENCE_MS});
+    for (uint64_t i = 1; i <= 5000; i++) /* more than may be on their way at once */
+        put_job(&w, i, STATE_PENDING);
+    ask(&w, LOOKUP_ANY, 5000);
+    UNTIL(&w, x->answered);
+    assert_true(all_stored(&w) && w.had_job);
+
+    char index[RECORD_KEY_BYTES + 1];
+    record_key_index(index, SHARD, a_spec.tenant, 7200123);
+    admin(&w.redis, "SET %s thorn", index); /* ZADD on it is an error */
+    put_ended(&w, 1, 60000);
+    commits_close(w.store);
+    put_job(&w, 5001, STATE_PENDING);
+    ask(&w, LOOKUP_ANY, 5001);
+    UNTIL(&w, x->store->stats.commits_refused > 2);
+    assert_false(w.answered);
+    admin(&w.redis, "DEL %s", index);
+    UNTIL(&w, x->answered);
+    assert_true(all_stored(&w) && w.had_job);
+    world_remove(&w);
+}
+
 static void many_writes_are_few_commits(void **state)
 {
     struct world w;
@@ -726,9 +754,11 @@ static void an_older_data_set_is_healed_from_the_ring(void **state)
     uint64_t epoch = w.store->epoch;
     restart_older(&w, "copy");
     assert_int_equal(state_in_redis(&w, 1), STATE_PENDING);
+    assert_false(w.was_behind);
     ask(&w, LOOKUP_ANY, 3); /* not answered "absent" while the store lacks it */
     UNTIL(&w, x->answered && x->store->stats.store_older == 1 && store_is_settled(x->store));
     assert_int_not_equal(w.status, STORE_ABSENT);
+    assert_true(w.was_behind); /* and meanwhile it does not pass for current */
     assert_int_equal(state_in_redis(&w, 1), 0);
     assert_int_equal(state_in_redis(&w, 3), STATE_PENDING);
     assert_true(strtoull(admin(&w.redis, "GET %s", key("epoch", 0)), NULL, 10) == epoch);
@@ -819,6 +849,19 @@ static void an_ex_leader_changes_nothing(void **state)
     UNTIL(&rival, all_stored(x));
     assert_int_equal(state_in_redis(&w, 1), STATE_PROCESSING);
     rival_remove(&rival);
+    world_remove(&w);
+}
+
+static void no_epoch_is_issued_twice(void **state)
+{
+    struct world w;
+    world_make(&w, NULL);
+    admin(&w.redis, "SET %s 9000000000000", key("epoch", 0)); /* ms: by a clock that was centuries ahead */
+    serve(&w, (struct store_options){0});
+    assert_true(w.lead.epoch == 9000000000001);
+    store_end(&w);
+    serve(&w, (struct store_options){0});
+    assert_true(w.lead.epoch == 9000000000002);
     world_remove(&w);
 }
 
@@ -992,6 +1035,7 @@ int main(void)
         cmocka_unit_test(a_commit_is_stored_and_what_it_held_may_leave),
         cmocka_unit_test(an_ended_job_moves),
         cmocka_unit_test(questions_are_answered_after_the_writes_before_them),
+        cmocka_unit_test(a_question_waits_for_every_write_before_it),
         cmocka_unit_test(many_writes_are_few_commits),
         cmocka_unit_test(while_redis_is_stopped_nothing_is_shown),
         cmocka_unit_test(a_stopped_redis_that_loses_the_connection_gets_the_same_bytes_again),
@@ -1004,6 +1048,7 @@ int main(void)
         cmocka_unit_test(a_data_set_from_before_this_epoch_gets_the_epoch_again),
         cmocka_unit_test(beyond_the_ring_a_new_epoch_writes_everything_anew),
         cmocka_unit_test(an_ex_leader_changes_nothing),
+        cmocka_unit_test(no_epoch_is_issued_twice),
         cmocka_unit_test(another_name_waits_until_the_leader_lapses),
         cmocka_unit_test(the_tag_key_is_made_once_and_time_goes_on),
         cmocka_unit_test(a_redis_that_may_lose_jobs_is_refused),

@@ -506,6 +506,17 @@ static void a_later_lease_takes_over_from_an_earlier_one(void **state)
     assert_int_equal(world.seen_count, 1);
 }
 
+static void a_word_about_an_earlier_lease_leaves_the_later_one_alone(void **state)
+{
+    play(HOLD_ON, HOLD);
+    give(1, 6, "up", "{\"prompt\":\"a\"}", true, false);
+    until(called);
+    say(MESSAGE_CANCEL_RUN, &(struct msg_cancel_run){.id = id_of(1), .fence = {1, 5}});
+    wait_heartbeats();
+    assert_int_equal(world.heartbeat_leases, 1);
+    assert_int_equal(world.seen_count, 0);
+}
+
 static void a_cancel_closes_the_call_within_100_ms(void **state)
 {
     play(HOLD_ON, HOLD);
@@ -720,6 +731,7 @@ int main(int argc, char **argv)
         WITH(start, an_outcome_is_said_in_every_session_until_acknowledged),
         WITH(start, the_same_lease_twice_is_one_call),
         WITH(start, a_later_lease_takes_over_from_an_earlier_one),
+        WITH(start, a_word_about_an_earlier_lease_leaves_the_later_one_alone),
         WITH(start, a_cancel_closes_the_call_within_100_ms),
         WITH(start, what_cannot_be_done_is_reported),
         WITH(start, more_than_its_credit_is_given_back),
