@@ -354,9 +354,9 @@ static void check(struct script *t, const struct input *in)
 void script_step(struct script *t, struct input *in)
 {
     if (t->before)
-        t->before();
+        t->before(in);
     enum err e = sched_step(t->sched, t->now, in, &t->effects);
-    bool short_of_memory = t->after && t->after();
+    bool short_of_memory = t->after && t->after(e);
     check(t, in);
     take_effects(t);
     if (e && short_of_memory) {

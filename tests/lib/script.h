@@ -35,9 +35,10 @@ struct script {
     struct msg_job last_job; /* its texts are not valid any more */
     peer_number last_worker;
     const char *from, *tenant; /* see script_as */
-    void (*before)(
-        void); /* called around sched_step; `after` tells whether memory ran out in it, and then the input is given again */
-    bool (*after)(void);
+    /* Called around sched_step; `after` is told what it returned and says whether memory ran out in it: then the input is given
+     * again. */
+    void (*before)(const struct input *in);
+    bool (*after)(enum err e);
     void (*each)(void *arg, const struct effect *effect); /* sees every effect, quiet or not */
     void *arg;
 };

@@ -1,4 +1,4 @@
-/* Structs of messages.def filled, compared and taken apart by their tables, for test_frame and test_record. */
+/* Structs of messages.def filled, compared and taken apart by their tables, for tests of frames and records. */
 #pragma once
 
 #include <stdio.h>
@@ -169,6 +169,96 @@ static void fill(const struct shape *shape, void *base, struct dice *dice)
 {
     for (uint32_t i = 0; i < shape->count; i++)
         fill_field(&shape->fields[i], i, base, dice);
+}
+
+/* --- a message to play with --- */
+
+struct said {
+    const struct message_row *row;
+    enum message message;
+    const struct shape *shape;
+    void *fields;
+    struct span body;
+    enum role sender, receiver;
+};
+
+static enum role first_role(unsigned roles)
+{
+    for (unsigned role = ROLE_BROKER; role <= ROLE_MONITOR; role++)
+        if (roles & 1u << role)
+            return role;
+    assert(!"nobody");
+    return ROLE_BROKER;
+}
+
+static struct span body_of(size_t len)
+{
+    uint8_t *bytes = keep(len);
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = (uint8_t)('0' + i % 10);
+    return span_of(bytes, len);
+}
+
+static uint32_t small(struct dice *dice, uint32_t fixed)
+{
+    return dice ? (uint32_t)below(dice, 30) : fixed;
+}
+
+/* Makes the lengths that a message gives for parts of its body true, and the body to match. */
+static size_t agree_on_body(enum message message, void *fields, struct dice *dice)
+{
+    size_t sum = 0;
+    switch (message) {
+    case MESSAGE_SUBMIT:
+        ((struct msg_submit *)fields)->spec.display_bytes = small(dice, 4);
+        return ((struct msg_submit *)fields)->spec.display_bytes + small(dice, 6);
+    case MESSAGE_BULK: {
+        struct msg_bulk *bulk = fields;
+        for (uint32_t i = 0; i < bulk->items_count; i++) {
+            struct rec_bulk_item *item = (struct rec_bulk_item *)&bulk->items[i];
+            item->spec.display_bytes = small(dice, 4);
+            item->body_bytes = item->spec.display_bytes + small(dice, 6);
+            sum += item->body_bytes;
+        }
+        return sum;
+    }
+    case MESSAGE_EVENTS: {
+        struct msg_events *events = fields;
+        for (uint32_t i = 0; i < events->items_count; i++)
+            sum += ((struct rec_event *)events->items)[i].bytes = small(dice, 3);
+        return sum;
+    }
+    case MESSAGE_RUN_EVENTS: {
+        struct msg_run_events *events = fields;
+        for (uint32_t i = 0; i < events->items_count; i++)
+            sum += ((struct rec_run_event *)events->items)[i].bytes = small(dice, 3);
+        return sum;
+    }
+    case MESSAGE_OUTCOME: {
+        struct msg_outcome *outcome = fields;
+        outcome->result_bytes = small(dice, 5);
+        outcome->log_bytes = small(dice, 3);
+        return outcome->result_bytes + outcome->log_bytes;
+    }
+    default:
+        return message_row(message)->body == BODY_ANY ? 7 : 0;
+    }
+}
+
+static UNUSED struct said say(enum message message, struct dice *dice)
+{
+    struct said said = {.row = message_row(message), .message = message};
+    said.shape = shape_get(said.row->shape);
+    said.fields = keep(said.shape->bytes);
+    fill(said.shape, said.fields, dice);
+    if (message == MESSAGE_HELLO)
+        ((struct msg_hello *)said.fields)->minor = PROTO_MINOR;
+    if (message == MESSAGE_WELCOME)
+        ((struct msg_welcome *)said.fields)->minor = PROTO_MINOR;
+    said.body = body_of(agree_on_body(message, said.fields, dice));
+    said.sender = first_role(said.row->from);
+    said.receiver = first_role(said.row->to & ~(said.sender == ROLE_BROKER ? FROM_BROKER : 0));
+    return said;
 }
 
 /* --- comparing --- */
