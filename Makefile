@@ -156,6 +156,22 @@ packages-run:
 packages-check packages-bench packages-lint: packages-%:
 	@sh systemd/packages.sh run $(sort check $*)
 
+PREFIX     ?= /usr
+UNIT_FILES := $(addprefix systemd/,quern.target quern-redis@.service quern-broker@.service quern-worker@.service quern-api.socket quern-api.service)
+at          = $(DESTDIR)$(1)
+
+install: all ## DESTDIR= PREFIX=/usr: programs, units, accounts, settings; what is in /etc/quern stays
+	install -d $(call at,$(PREFIX)/bin) $(call at,$(PREFIX)/lib/systemd/system/quern-.service.d) $(call at,$(PREFIX)/lib/sysusers.d) \
+	  $(call at,$(PREFIX)/lib/tmpfiles.d) $(call at,$(PREFIX)/share/doc/quern) $(call at,/etc/quern)
+	install $(PROGRAMS) $(call at,$(PREFIX)/bin)
+	install -m 644 $(UNIT_FILES) $(call at,$(PREFIX)/lib/systemd/system)
+	install -m 644 systemd/quern-.service.d/hardening.conf $(call at,$(PREFIX)/lib/systemd/system/quern-.service.d)
+	install -m 644 systemd/quern.sysusers $(call at,$(PREFIX)/lib/sysusers.d/quern.conf)
+	install -m 644 systemd/quern.tmpfiles $(call at,$(PREFIX)/lib/tmpfiles.d/quern.conf)
+	install -m 644 README.md CHANGELOG.md systemd/quern.yaml $(call at,$(PREFIX)/share/doc/quern)
+	test -e $(call at,/etc/quern/quern.yaml) || install -m 644 systemd/etc.yaml $(call at,/etc/quern/quern.yaml)
+	@echo "now: systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload && systemctl enable --now quern.target"
+
 up: export BUILD := $(BUILD)
 up: packages-run ## PORT= STATE=var WORKERS= API_CHILDREN= SETTINGS=: install what is missing, build, start or heal, run a first job
 	@$(MAKE) --no-print-directory -j$$(nproc) all
@@ -172,6 +188,6 @@ clean: ## remove what was built
 	rm -rf build build-asan build-fuzz build-fuzz-coverage build-msan compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan purity bench lint format format-check help clean
+.PHONY: all install packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan purity bench lint format format-check help clean
 .DELETE_ON_ERROR:
 .SECONDARY:

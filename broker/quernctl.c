@@ -7,6 +7,7 @@
 #include "broker/quernctl_ask.h"
 #include "broker/quernctl_show.h"
 #include "broker/run.h"
+#include "broker/run_redis.h"
 #include "common/log.h"
 #include "proto/wire.h"
 
@@ -183,13 +184,23 @@ static enum exit_code run_keygen(const struct options *o, char **args)
     return fflush(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
 }
 
+/* ---- a Redis for the units ---- */
+
+static enum exit_code run_redis(const struct options *o, char **args)
+{
+    if (args[0][0] != '/')
+        return say(o, ERR_INVALID, "redis-setup: the directory must be an absolute path");
+    enum err e = run_redis_setup(args[0]);
+    return e ? say(o, e, "the files of Redis could not be written") : EXIT_OK;
+}
+
 /* ---- help and options ---- */
 
 static void put_help(FILE *out)
 {
     fputs("Usage: quernctl [options] COMMAND\n\nCommands:\n", out);
     for (const struct command *c = commands; c->name; c++)
-        fprintf(out, "  %-8s %-10s %s\n", c->name, c->args, c->sentence);
+        fprintf(out, "  %-11s %-5s %s\n", c->name, c->args, c->sentence);
     fputs("\nOptions:\n"
           "  --settings FILE   read settings; given again, later files win over earlier ones\n"
           "  --endpoint ADDR   the monitor socket, or several parted by commas; default: broker.monitor of the settings\n"
@@ -223,6 +234,7 @@ static const struct command commands[] = {
     {"reload", "", "read the settings again, here and in every peer", 0, run_reload},
     {"drain", "", "stop the broker once everything is stored", 0, run_drain},
     {"keygen", "FILE", "make a CURVE key pair; prints the public key", 1, run_keygen},
+    {"redis-setup", "DIR", "write redis.conf and users of a private Redis into DIR, unless they are there", 1, run_redis},
     {"run", "...", "run everything on this machine; see quernctl run --help", 0, NULL},
     {"help", "", "print this", 0, run_help},
     {NULL, NULL, NULL, 0, NULL},

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -141,6 +142,25 @@ bool run_redis_data_listed(const char *state)
     if (dir)
         closedir(dir);
     return listed || !data;
+}
+
+enum err run_redis_setup(const char *dir)
+{
+    AUTO(release_text) char *conf = run_state_path(dir, "redis.conf");
+    AUTO(release_text) char *data = run_state_path(dir, "redis");
+    if (!conf || !data)
+        return ERR_NOMEM;
+    if (access(conf, F_OK) == 0) { /* written last, so all of it is there */
+        if (run_redis_data_listed(dir))
+            return ERR_OK;
+        fprintf(stderr, "%s/appendonlydir: the manifest is missing; Redis would start empty\n", data);
+        return ERR_SYSTEM;
+    }
+    if (mkdir(data, 0700) != 0 && errno != EEXIST) {
+        fprintf(stderr, "%s: %s\n", data, strerror(errno));
+        return ERR_SYSTEM;
+    }
+    return run_redis_prepare(dir);
 }
 
 bool run_redis_answers(const char *state)

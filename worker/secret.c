@@ -51,6 +51,16 @@ static void close_file(int *fd)
         close(*fd);
 }
 
+/* A relative path names a credential of the unit where systemd handed some over (LoadCredential=). */
+static int open_key(const char *path)
+{
+    const char *credentials = path[0] == '/' ? NULL : getenv("CREDENTIALS_DIRECTORY");
+    AUTO(close_file) int dir = credentials ? open(credentials, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (credentials && dir < 0)
+        return -1;
+    return openat(credentials ? dir : AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
+
 /* NULL when the file may be used. */
 static const char *refusal(int fd)
 {
@@ -89,7 +99,7 @@ static bool visible(const char *text, size_t len)
 
 enum err secret_load(const char *path, struct secret **ret_secret, const char **ret_why)
 {
-    AUTO(close_file) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    AUTO(close_file) int fd = open_key(path);
     *ret_why = "the file cannot be opened";
     if (fd < 0)
         return ERR_SETTINGS;

@@ -56,6 +56,21 @@ static void take(const char *key)
     assert_null(secret);
 }
 
+static void a_relative_path_names_a_credential(void **state)
+{
+    struct secret *secret = NULL;
+    const char *why;
+    put("sk-credential\n", 14, 0400);
+    setenv("CREDENTIALS_DIRECTORY", dir, 1);
+    assert_int_equal(secret_load("key", &secret, &why), ERR_OK);
+    assert_string_equal(secret_text(secret), "sk-credential");
+    secret_free(&secret);
+    setenv("CREDENTIALS_DIRECTORY", "/nowhere", 1);
+    assert_int_equal(secret_load("key", &secret, &why), ERR_SETTINGS);
+    take("sk-credential"); /* by its whole path as ever */
+    unsetenv("CREDENTIALS_DIRECTORY");
+}
+
 static void keys_that_are_taken(void **state)
 {
     put("sk-0123", 7, 0600);
@@ -119,6 +134,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_that_are_taken),
+        cmocka_unit_test(a_relative_path_names_a_credential),
         cmocka_unit_test(keys_that_are_refused),
         cmocka_unit_test(joining_and_hiding),
     };
