@@ -10,7 +10,8 @@ MUST_USE enum err find_id(struct api *api, struct span text, struct span tenant,
 
 /* Reads r:<id>, what is stored of an ended job. ERR_NOMEM, ERR_STORE; then on_reply is not called. */
 MUST_USE enum err find_record(struct api *api, const struct id *id, redis_on_reply *on_reply, void *arg);
-/* Likewise j:<id>, a live job's state: there although the broker holds no such job, it is one that the broker could not read. */
+/* Likewise j:<id>, a live job's state: there although the broker holds no such job, it is one that the broker could not read.
+ */
 MUST_USE enum err find_state(struct api *api, const struct id *id, redis_on_reply *on_reply, void *arg);
 
 /* What to say of one of the tenant's ids that is found nowhere. */
