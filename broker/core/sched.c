@@ -398,6 +398,7 @@ static enum err body_answered(struct sched *s, const struct input *in, bool know
     } else if (!job->body) {
         return body_lost(s, job);
     } else if (wanted) { /* while its worker is away the lease goes back unsent, when it returns or is given up */
+        list_remove(&job->place); /* asked for by a rewrite too, it may still be among the unasked */
         if (job->lease->worker && job->lease->worker->peer)
             lease_send(s, job->lease);
     } else if (s->body_cache > s->settings.body_cache_bytes)

@@ -222,6 +222,29 @@ static void of_many_jobs_none_is_left_out(void **state)
     assert_int_equal(saved, many);
 }
 
+/* Its body is asked for twice, by the lease and by the rewrite; the second answer is enough. */
+static void a_body_read_back_by_a_rewrite_is_not_waited_for_any_more(void **state)
+{
+    struct sched_settings settings = sched_defaults;
+    settings.body_cache_bytes = 0;
+    AUTO(script_free) struct script *t = script_with(&settings);
+    submit(t, "a");
+    stored(t);
+    stored(t);
+    worker(t, "w", .slots = 1);
+    stall(t);
+    unknown(t, LOOKUP_BODY, "a"); /* the lease waits for a store that answers */
+    rewrite(t, SCRIPT_EPOCH + 1);
+    while (sched_next(t->sched) <= t->now)
+        tick(t);
+    found_body(t, "a", "a");
+    stored(t);
+    outcome(t, "w", "a", 1, .kind = KIND_OVERLOAD);
+    script_at(t, 60000); /* its backoff is over */
+    flow(t);
+    assert_int_equal(t->seen_job, 2);
+}
+
 static void after_a_loss_what_is_nowhere_is_lost(void **state)
 {
     struct sched_settings settings = sched_defaults;
@@ -253,6 +276,7 @@ int main(void)
         cmocka_unit_test(an_outcome_nobody_waits_for_is_acknowledged),
         cmocka_unit_test(an_older_data_set_is_written_anew),
         cmocka_unit_test(of_many_jobs_none_is_left_out),
+        cmocka_unit_test(a_body_read_back_by_a_rewrite_is_not_waited_for_any_more),
         cmocka_unit_test(after_a_loss_what_is_nowhere_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
