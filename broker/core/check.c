@@ -115,6 +115,9 @@ static const char *check_workers(const struct sched *s)
             suspects += lease->suspect;
             if (lease->worker != worker)
                 return "a lease is in another worker's list";
+            bool held = !list_empty(&lease->held);
+            if (held != (lease->expires_at == MSEC_NEVER))
+                return "a lease's time has begun before its JOB has left, or has not although it has";
         }
         if (leases != worker->used || suspects != worker->suspects)
             return "a worker's slots do not add up";

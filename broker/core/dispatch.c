@@ -16,6 +16,7 @@ void lease_free(struct sched *s, struct lease *lease)
     roster_give_back(&s->roster, lease);
     if (was_full || lease->suspect)
         s->reopen = true;
+    list_remove(&lease->held);
     name_put(&s->names, &lease->worker_name);
     name_put(&s->names, &lease->deployment_name);
     free(lease->ending);
@@ -27,6 +28,12 @@ void lease_orphan(struct sched *s, struct lease *lease, uint64_t after)
     lease->job->lease = NULL;
     lease->job = NULL;
     lease->after = after;
+    lease_begin(s, lease);
+}
+
+void lease_begin(struct sched *s, struct lease *lease)
+{
+    list_remove(&lease->held);
     lease->expires_at = s->now + s->settings.lease_ms;
 }
 
@@ -78,6 +85,24 @@ void lease_send(struct sched *s, struct lease *lease)
     lease->token_watch = effect->job.watched;
     lease->sent = true;
     lease->after = job->written;
+    if (lease->after <= s->stored)
+        return;
+    lease->expires_at = MSEC_NEVER;
+    list_push_back(&s->held, &lease->held);
+}
+
+/* Their JOBs leave now, and now their time begins: however long the store was behind, a worker has all of it to be heard of.
+ * Only a job that was looked at meanwhile has a deadline to be brought forward. */
+void leases_stored(struct sched *s)
+{
+    for (struct list *node; (node = list_first(&s->held));) {
+        struct lease *lease = CONTAINER_OF(node, struct lease, held);
+        if (lease->after > s->stored)
+            return;
+        lease_begin(s, lease);
+        if (!lease->job->ending)
+            deadline_sooner(&s->deadlines, &lease->job->due, job_due(lease->job));
+    }
 }
 
 /* The first candidate, in the route's order, that has room; and the worker with most room for it. */
@@ -112,6 +137,7 @@ static struct lease *lease_new(struct sched *s, struct job *job, struct worker *
         return NULL;
     }
     list_init(&lease->node);
+    list_init(&lease->held);
     lease->id = job->id;
     lease->deployment = deployment;
     lease->worker_name = name_ref(worker->name);
@@ -152,7 +178,7 @@ static bool lease_give(struct sched *s, struct job *job, struct worker *worker, 
         lease_send(s, lease);
     else
         ask_body(s, job);
-    deadline_set(&s->deadlines, &job->due, job_due(job));
+    deadline_set(&s->deadlines, &job->due, MIN(job_due(job), s->now + s->settings.lease_ms));
     s->stats.dispatched++;
     if (deployment->concurrency && deployment->active >= deployment->concurrency)
         outlets_refresh(s);

@@ -149,6 +149,7 @@ enum err job_end(struct sched *s, struct job *job, enum state state, unsigned ki
 void on_stored(struct sched *s, uint64_t number)
 {
     s->stored = MAX(s->stored, number);
+    leases_stored(s);
     for (struct list *node; (node = list_first(&s->ending));) {
         struct job *job = CONTAINER_OF(node, struct job, place);
         if (job->written > s->stored)

@@ -11,6 +11,7 @@ static enum err recover_lease(struct sched *s, struct job *job, const struct rec
         return ERR_NOMEM;
     }
     list_init(&lease->node);
+    list_init(&lease->held);
     lease->id = job->id;
     lease->fence = job->past->fence;
     lease->job = job;

@@ -61,6 +61,7 @@ struct worker {
  * until the worker says otherwise. */
 struct lease {
     struct list node; /* in its worker's leases, or among the orphans */
+    struct list held; /* on the scheduler's list of that name while its JOB waits for its commit */
     struct id id;
     struct fence fence;
     struct job *job;       /* NULL: the job has ended */
@@ -68,7 +69,7 @@ struct lease {
     struct deployment *deployment;
     struct name *worker_name, *deployment_name;
     struct ending *ending; /* memory for the job's end, so that an outcome always finds room */
-    msec expires_at;
+    msec expires_at;       /* MSEC_NEVER while held: no worker can speak of what has not left */
     uint64_t cost;
     uint64_t after; /* what its JOB waits for; of a job that has ended: its last write */
     bool sent;      /* its JOB effect has been given */

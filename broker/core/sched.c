@@ -199,6 +199,7 @@ struct sched *sched_new(const struct sched_settings *settings, uint64_t seed)
     list_init(&s->pins_by_number);
     list_init(&s->ending);
     list_init(&s->orphans);
+    list_init(&s->held);
     list_init(&s->unasked);
     deadline_init(&s->deadlines);
     ready_init(&s->ready, settings->head_start_ms, settings->class_weight);
@@ -298,16 +299,13 @@ static void job_is_due(struct sched *s, struct job *job)
     }
     if (job->state == STATE_PROCESSING && job->lease->expires_at <= s->now) {
         struct lease *lease = job->lease;
-        if (!lease->sent || lease->after <= s->stored) {
-            struct worker *worker = lease->worker;
-            if (worker && worker->peer && lease->sent) { /* it is there and silent: nothing more for it until it is heard of */
-                worker->doubtful = true;
-                roster_changed(&s->roster, worker);
-            }
-            lease_lapse(s, job, worker && !worker->peer);
-            return;
+        struct worker *worker = lease->worker;
+        if (worker && worker->peer && lease->sent) { /* it is there and silent: nothing more for it until it is heard of */
+            worker->doubtful = true;
+            roster_changed(&s->roster, worker);
         }
-        lease->expires_at = s->now + s->settings.lease_ms; /* the JOB has not left yet: the store is behind */
+        lease_lapse(s, job, worker && !worker->peer);
+        return;
     }
     if (job->state != STATE_PROCESSING && job->again_at <= s->now && !job->flow) {
         bool was_retrying = job->state == STATE_RETRYING;
@@ -397,7 +395,7 @@ static enum err body_answered(struct sched *s, const struct input *in, bool know
             end_write(s, job);
     } else if (!job->body) {
         return body_lost(s, job);
-    } else if (wanted) { /* while its worker is away the lease goes back unsent, when it returns or is given up */
+    } else if (wanted) {          /* while its worker is away the lease goes back unsent, when it returns or is given up */
         list_remove(&job->place); /* asked for by a rewrite too, it may still be among the unasked */
         if (job->lease->worker && job->lease->worker->peer)
             lease_send(s, job->lease);

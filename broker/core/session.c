@@ -85,7 +85,7 @@ static void adopt(struct sched *s, struct worker *worker, struct lease *lease)
 {
     s->stats.adopted++;
     lease->sent = true;
-    lease->expires_at = s->now + s->settings.lease_ms;
+    lease_begin(s, lease);
     if (lease->worker)
         return;
     list_remove(&lease->node);
@@ -237,7 +237,7 @@ static enum err renew(struct sched *s, struct worker *worker, const struct msg_h
         if (mine)
             lease->heard = true;
         if (mine && lease->job)
-            lease->expires_at = s->now + s->settings.lease_ms;
+            lease_begin(s, lease);
         else if (!mine || lease->after <= s->stored) /* else its CANCEL_RUN waits for the same commit */
             drops[(*ret_drops)++] = *said;
     }

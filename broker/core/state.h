@@ -105,6 +105,7 @@ struct sched {
     struct list pins_by_number;
     struct list ending;  /* jobs, by the number of their last write */
     struct list orphans; /* leases recovered and not claimed */
+    struct list held;    /* leases whose JOB waits for its commit, by its number */
     struct list unasked; /* jobs whose question about their body got no answer */
     struct api *apis;
 
@@ -183,6 +184,9 @@ uint32_t route_of(const struct sched *s, struct span name);
 /* dispatch.c */
 void dispatch(struct sched *s);
 void lease_send(struct sched *s, struct lease *lease);
+/* Its worker has it, or is about to: from now on there are lease_ms to be heard of. */
+void lease_begin(struct sched *s, struct lease *lease);
+void leases_stored(struct sched *s);
 void lease_free(struct sched *s, struct lease *lease);
 /* Its job has ended or is gone: the slot stays taken until the worker says otherwise, or says nothing of it for lease_ms. */
 void lease_orphan(struct sched *s, struct lease *lease, uint64_t after);

@@ -33,17 +33,44 @@ static void behind_the_store_nothing_begins(void **state)
            "job w c 2 call 1 echo c @12");
 }
 
-static void a_job_frame_held_back_does_not_lapse(void **state)
+static void a_leases_time_begins_when_its_job_frame_leaves(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
-    worker(t, "w", .slots = 1);
+    worker(t, "w", .slots = 2);
     submit(t, "a");
     script_scene(t);
     script_at(t, 40000); /* nothing is stored: the JOB is still here */
     expect(t);
     stored(t);
-    script_at(t, 45000);
+    script_at(t, 54999);
+    expect(t);
+    script_at(t, 55000);
     expect(t, "#4 save job a pending 1");
+    beat(t, "w", 2);
+    stored(t);
+    outcome(t, "w", "a", 2);
+    stored(t);
+
+    /* a store behind by less than a lease is the same to whoever waits */
+    submit(t, "b");
+    script_scene(t);
+    script_at(t, 65000);
+    stored(t);
+    script_at(t, 70500);
+    beat(t, "w", 2, {"b", 3});
+    expect(t, "beat w workers 1");
+}
+
+static void a_run_cancelled_before_its_job_frame_left_is_stopped(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    submit(t, "a");
+    cancel(t, "a");
+    script_scene(t);
+    stored(t);
+    outcome(t, "w", "a", 1, .kind = KIND_CANCELLED);
+    expect(t, "release w a 1 @5");
 }
 
 static const struct rec_attempt first_attempt[] = {{.run = 1, .started_at = 10}};
@@ -269,7 +296,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(behind_the_store_nothing_begins),
-        cmocka_unit_test(a_job_frame_held_back_does_not_lapse),
+        cmocka_unit_test(a_leases_time_begins_when_its_job_frame_leaves),
+        cmocka_unit_test(a_run_cancelled_before_its_job_frame_left_is_stopped),
         cmocka_unit_test(a_start_takes_up_every_live_job),
         cmocka_unit_test(adopted_runs_go_on_and_unclaimed_ones_lapse_uncharged),
         cmocka_unit_test(a_start_knows_what_a_job_has_been_through),

@@ -15,7 +15,7 @@
 #include "broker/core/state.h"
 #include "tests/lib/fault_malloc.h"
 
-#define SEEDS    12
+#define SEEDS    20
 #define STEPS    15000
 #define JOBS     8192 /* submitted in one walk, at most */
 #define LIVE_MAX 120
