@@ -402,7 +402,8 @@ static enum err fill(struct conf_file *file, struct span text, struct conf_fault
     cyaml_data_t *data = NULL;
     cyaml_err_t e = cyaml_load_data(text.data, text.len, &cyaml_settings, &file->schema.root, &data, NULL);
     file->content = data;
-    if (e == CYAML_ERR_OOM)
+    /* The first pass has read these bytes: libyaml can refuse them now only for want of memory. */
+    if (e == CYAML_ERR_OOM || e == CYAML_ERR_LIBYAML_PARSER || e == CYAML_ERR_LIBYAML_PARSER_INIT)
         return ERR_NOMEM;
     /* The first pass has refused all that libcyaml refuses; should it know more, it says so without a line. */
     return e == CYAML_OK ? ERR_OK : refuse(fault, file->path, 0, "%s", cyaml_strerror(e));
