@@ -26,6 +26,7 @@ void link_start(struct store *s)
 {
     s->link = LINK_DOWN;
     s->not_ready_at = loop_now(s->loop);
+    s->answers_at = MSEC_NEVER;
 }
 
 /* ---- trying again ---- */
@@ -70,6 +71,7 @@ void link_down(void *arg, const char *reason)
     s->stats.store_breaks++;
     s->in_flight_count = 0;
     s->waiting = false;
+    s->answers_at = MSEC_NEVER;
     set_link(s, LINK_DOWN);
     timer_set(s->again, MSEC_NEVER);
 }
@@ -241,9 +243,9 @@ static void not_greeted(struct store *s, const char *why)
 
 static void leader_script(struct store *s, redis_on_reply *on_reply, const char *verb, const struct span *args, size_t count)
 {
-    static const char *const names[] = {"leader", "epoch", "last", "tagkey", "tagkey_before"};
+    static const char *const names[] = {"leader", "epoch", "last", "tagkey", "tagkey_before", "led"};
     char keys[ARRAY_COUNT(names)][RECORD_KEY_BYTES + 1];
-    struct span argv[5 + ARRAY_COUNT(names) + 6] = {span_str("EVALSHA"), span_of(s->leader_script.sha, 40), span_str("5")};
+    struct span argv[5 + ARRAY_COUNT(names) + 6] = {span_str("EVALSHA"), span_of(s->leader_script.sha, 40), span_str("6")};
     size_t argc = 3;
     for (size_t i = 0; i < ARRAY_COUNT(names); i++)
         argv[argc++] = span_of(keys[i], record_key_named(keys[i], s->options.shard, names[i]));
@@ -271,12 +273,23 @@ static const redisReply *element(const redisReply *reply, size_t i)
     return reply && reply->type == REDIS_REPLY_ARRAY && i < reply->elements ? reply->element[i] : NULL;
 }
 
+/* A Redis that has just come back may lack what it had answered, the leader's last beats among it; the leader has all of it in
+ * its ring and is on its way. A broker that took its place at once would fence it, and lose that for good. So a leader that did
+ * not leave is followed only on a connection that has answered for as long as a leader lives: by then one that lives has
+ * renewed itself. */
+static bool has_watched(const struct store *s)
+{
+    return s->answers_at != MSEC_NEVER && loop_now(s->loop) - s->answers_at >= STORE_LEADER_MS;
+}
+
 static void someone_leads(struct store *s, const redisReply *reply)
 {
     const redisReply *pttl = element(reply, 2);
     struct span leader = reply_span(element(reply, 1));
     msec left_ms = pttl && pttl->type == REDIS_REPLY_INTEGER && pttl->integer >= 0 ? (msec)pttl->integer + 1 : STORE_BEAT_MS;
-    if (!span_is(leader, s->waits_for)) {
+    if (s->answers_at == MSEC_NEVER)
+        s->answers_at = loop_now(s->loop);
+    if (leader.len && !span_is(leader, s->waits_for)) {
         snprintf(s->waits_for, sizeof s->waits_for, "%.*s", SPAN_ARG(leader));
         log_event(LOG_STORE_WAITS, "leader=%s", log_str(leader));
         s->hooks.held(s->hooks.arg, leader);
@@ -412,8 +425,8 @@ static void take(struct store *s)
     }
     snprintf(wall, sizeof wall, "%lld", (long long)clock_wall());
     snprintf(ttl, sizeof ttl, "%d", STORE_LEADER_MS);
-    struct span args[] = {span_str(wall), span_str(ttl), span_str(s->options.standby ? "1" : "0"),
-                          span_of(fresh, sizeof fresh)};
+    struct span args[] = {span_str(wall), span_str(ttl), span_str(s->options.standby ? "1" : "0"), span_of(fresh, sizeof fresh),
+                          span_str(has_watched(s) ? "1" : "0")};
     leader_script(s, on_take, "take", args, ARRAY_COUNT(args));
 }
 

@@ -54,6 +54,7 @@ struct store {
     bool warned;                  /* that it may lose jobs */
     bool unfit;                   /* the Redis at the other end gives less than it did */
     char waits_for[256];          /* the leader that a standby was last told of */
+    msec answers_at;              /* since when this connection answers who leads; MSEC_NEVER: not yet */
     struct timer *again;          /* LINK_AGAIN, and a standby's next try */
     unsigned tries;               /* greetings without progress since */
     char refused[160];            /* the error last logged, "" while commits are taken */

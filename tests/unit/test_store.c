@@ -887,6 +887,35 @@ static void another_name_waits_until_the_leader_lapses(void **state)
     world_remove(&w);
 }
 
+/* A Redis killed while an fsync was slow comes back without its last two seconds: the leader's beats, and jobs that it has
+ * acknowledged. It has those in its ring; a standby that is quicker must not fence it. */
+static void a_standby_gives_the_leader_time_to_heal_a_redis_that_came_back_older(void **state)
+{
+    struct world w, rival;
+    world_make(&w, NULL);
+    serve(&w, (struct store_options){.name = "first"});
+    rival_make(&rival, &w);
+    store_begin(&rival, (struct store_options){.name = "second"});
+    UNTIL(&rival, x->held[0]);
+    shell(&w.redis, "cp -r '%s/appendonlydir' '%s/copy'");
+    put_job(&w, 1, STATE_PENDING);
+    UNTIL(&w, all_stored(x));
+    restart_older(&w, "copy");
+    admin(&w.redis, "DEL %s", key("leader", 0));
+    assert_int_equal(state_in_redis(&w, 1), 0);
+    rival.store->answers_at = MSEC_NEVER;
+    UNTIL(&rival, x->leads || (redis_is_up(x->store->redis) && x->store->answers_at != MSEC_NEVER));
+    assert_false(rival.leads);
+    UNTIL(&w, x->fenced || (x->store->stats.store_older == 1 && store_is_settled(x->store)));
+    assert_false(w.fenced);
+    assert_int_equal(state_in_redis(&w, 1), STATE_PENDING);
+    store_end(&w);
+    UNTIL(&rival, x->recovered); /* nobody says goodbye: three seconds later it leads, with everything */
+    assert_int_equal(rival.jobs, 1);
+    rival_remove(&rival);
+    world_remove(&w);
+}
+
 static void the_tag_key_is_made_once_and_time_goes_on(void **state)
 {
     struct world w;
@@ -1050,6 +1079,7 @@ int main(void)
         cmocka_unit_test(an_ex_leader_changes_nothing),
         cmocka_unit_test(no_epoch_is_issued_twice),
         cmocka_unit_test(another_name_waits_until_the_leader_lapses),
+        cmocka_unit_test(a_standby_gives_the_leader_time_to_heal_a_redis_that_came_back_older),
         cmocka_unit_test(the_tag_key_is_made_once_and_time_goes_on),
         cmocka_unit_test(a_redis_that_may_lose_jobs_is_refused),
         cmocka_unit_test(synced_is_promised_with_always_and_not_without),
