@@ -49,7 +49,7 @@ class Machine:
         subprocess.run(["make", "-s", "-C", REPO, "install", f"DESTDIR={self.installed}"], check=True, stdout=subprocess.DEVNULL)
 
     def make_root(self):
-        for name in ("etc/systemd/system/multi-user.target.wants", "etc/systemd/system/quern-.service.d", "var", "run", "tmp", "proc", "sys",
+        for name in ("etc/systemd/system/multi-user.target.wants", "var", "run", "tmp", "proc", "sys",
                      "dev", "usr", "root"):
             (self.root / name).mkdir(parents=True)
         for name in ("bin", "sbin", "lib", "lib64"):
@@ -61,7 +61,10 @@ class Machine:
         (etc / "group").write_text("root:x:0:\n")
         shutil.copytree(self.installed / "etc/quern", etc / "quern")
         (etc / "systemd/system/multi-user.target.wants/quern.target").symlink_to("/usr/lib/systemd/system/quern.target")
-        (etc / "systemd/system/quern-.service.d/test.conf").write_text(f"[Service]\nWatchdogSec={WATCHDOG_S}\n")
+        for unit in ("quern-broker@", "quern-worker@", "quern-api"):
+            drop_in = etc / f"systemd/system/{unit}.service.d/watchdog.conf"
+            drop_in.parent.mkdir()
+            drop_in.write_text(f"[Service]\nWatchdogSec={WATCHDOG_S}\n")
         self.mask_the_hosts_units()
 
     def mask_the_hosts_units(self):
@@ -123,7 +126,7 @@ class Machine:
         return int(next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1])
 
     def journal(self, *args):
-        return subprocess.run(self.enter("journalctl", "--no-pager", "--lines=60", *args), capture_output=True, text=True, timeout=20).stdout
+        return subprocess.run(self.enter("journalctl", "--no-pager", "--lines=150", *args), capture_output=True, text=True, timeout=20).stdout
 
     def request(self, path, body=None, timeout=30):
         """One HTTP request by curl: (status, JSON or text)."""

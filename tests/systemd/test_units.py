@@ -128,7 +128,7 @@ def test_reload_under_load_fails_no_request(machine, role):
         load.goes_on()
     result = load.stop()
     print(result)
-    assert result["failed_count"] == 0, result
+    assert result["failed_count"] == 0, f"{result}\n{machine.journal()}"
 
 
 def test_upgrade_under_load_fails_no_request(machine):
@@ -144,7 +144,7 @@ def test_upgrade_under_load_fails_no_request(machine):
         load.goes_on()
     result = load.stop()
     print(result)
-    assert result["failed_count"] == 0, result
+    assert result["failed_count"] == 0, f"{result}\n{machine.journal()}"
 
 
 def test_stop_and_start(machine):
