@@ -88,7 +88,7 @@ class Scratch:
                 return None, said
 
     def patch(self, bug, *options):
-        code, said = self.run(["patch", "-p1", "--fuzz=1", "--forward", "--batch", "--no-backup-if-mismatch",
+        code, said = self.run(["patch", "-p1", "--fuzz=2", "--forward", "--batch", "--no-backup-if-mismatch",
                                "-r", "-", "-i", str(bug.path), *options], 60)
         if code:
             raise Trouble("does not apply: " + " ".join(said.split())[:300])
