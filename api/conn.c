@@ -37,6 +37,7 @@ static struct exchange *exchange_take(struct server *s)
     x->request_id[0] = x->trace[0] = '\0';
     x->left = NULL;
     x->owner = NULL;
+    x->form = NULL;
     list_init(&x->in_conn);
     return x;
 }

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "api/find.h"
-#include "api/job.h"
 #include "api/watch.h"
 #include "common/clock.h"
 #include "common/log.h"
@@ -13,6 +12,7 @@ struct errand {
     struct api *api;
     struct exchange *x; /* NULL: answered or gone; freed when no reply of Redis is awaited either */
     enum errand_goal goal;
+    const struct job_style *style;
     struct id id;
     struct asked *asked; /* outstanding, or NULL */
     bool reading;        /* a reply of Redis is awaited */
@@ -96,15 +96,16 @@ static void fail(struct errand *e, enum err error)
 static void accepted(struct errand *e, unsigned state)
 {
     struct json_out out = {0};
-    job_accepted(&out, &e->id, state, e->ack);
-    exchange_reply_json(finish(e), 202, &out);
+    e->style->accepted(&out, &e->id, state, e->ack);
+    int status = e->style->accepted_status;
+    exchange_reply_json(finish(e), status, &out);
 }
 
 /* Cancelled and stored, and its record could not be read: what is certain is said. */
 static void cancelled(struct errand *e)
 {
     struct json_out out = {0};
-    job_cancelled(&out, &e->id);
+    e->style->cancelled(&out, &e->id);
     exchange_reply_json(finish(e), 200, &out);
 }
 
@@ -154,7 +155,7 @@ static void show_ended(struct errand *e, struct span bytes)
         already_ended(e, record->ended.state);
         return;
     } else if (!error) {
-        error = job_from_ended(&out, &e->id, &record->ended, record->body);
+        error = e->style->ended(&out, &e->id, &record->ended, record->body);
     }
     if (error) {
         json_out_done(&out);
@@ -171,7 +172,7 @@ static void show_live(struct errand *e, const struct rec_view *view, struct span
         return;
     }
     struct json_out out = {0};
-    job_from_view(&out, &e->id, view, display);
+    e->style->view(&out, &e->id, view, display);
     exchange_reply_json(finish(e), 200, &out);
 }
 
@@ -345,13 +346,14 @@ static void on_left(struct exchange *x, bool gone)
         on_time_up(e);
 }
 
-static struct errand *new_errand(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, msec wait_ms)
+static struct errand *new_errand(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, msec wait_ms,
+                                 const struct job_style *style)
 {
     struct errand *e = calloc(1, sizeof *e);
     if (!e)
         return NULL;
     assert(tenant.len <= sizeof e->tenant);
-    *e = (struct errand){.api = api, .x = x, .goal = goal, .tenant_len = tenant.len};
+    *e = (struct errand){.api = api, .x = x, .goal = goal, .style = style, .tenant_len = tenant.len};
     memcpy(e->tenant, tenant.data, tenant.len);
     e->wait_until = wait_ms ? loop_now(api->loop) + wait_ms : 0;
     list_init(&e->in_watch);
@@ -362,7 +364,7 @@ static struct errand *new_errand(struct api *api, struct exchange *x, struct spa
 }
 
 void errand_start(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text,
-                  msec wait_ms)
+                  msec wait_ms, const struct job_style *style)
 {
     struct id id;
     enum err error = find_id(api, id_text, tenant, &id);
@@ -370,7 +372,7 @@ void errand_start(struct api *api, struct exchange *x, struct span tenant, enum 
         exchange_fail_with(x, error);
         return;
     }
-    struct errand *e = new_errand(api, x, tenant, goal, wait_ms);
+    struct errand *e = new_errand(api, x, tenant, goal, wait_ms, style);
     if (!e) {
         exchange_fail_with(x, ERR_NOMEM);
         return;
@@ -431,9 +433,10 @@ static enum err name_job(struct api *api, struct span tenant, struct id *ret_id)
     return ERR_OK;
 }
 
-void errand_submit(struct api *api, struct exchange *x, struct span tenant, struct submission **submission, msec wait_ms)
+void errand_submit(struct api *api, struct exchange *x, struct span tenant, struct submission **submission, msec wait_ms,
+                   const struct job_style *style)
 {
-    struct errand *e = new_errand(api, x, tenant, ERRAND_SUBMIT, wait_ms);
+    struct errand *e = new_errand(api, x, tenant, ERRAND_SUBMIT, wait_ms, style);
     enum err error = e ? name_job(api, tenant, &e->id) : ERR_NOMEM;
     if (!error && wait_ms)
         error = start_watching(e);

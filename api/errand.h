@@ -15,16 +15,18 @@
 #pragma once
 
 #include "api/api.h"
+#include "api/job.h"
 
 enum errand_goal { ERRAND_SUBMIT, ERRAND_SHOW, ERRAND_CANCEL, ERRAND_FORGET };
 
-/* Each answers x, now or later. tenant is copied. wait_ms 0: no waiting. */
+/* Each answers x, now or later, in `style`, which lives as long as the process. tenant is copied. wait_ms 0: no waiting. */
 
 /* submission is taken. */
-void errand_submit(struct api *api, struct exchange *x, struct span tenant, struct submission **submission, msec wait_ms);
+void errand_submit(struct api *api, struct exchange *x, struct span tenant, struct submission **submission, msec wait_ms,
+                   const struct job_style *style);
 /* goal: all but SUBMIT. id_text: as in the path. */
 void errand_start(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text,
-                  msec wait_ms);
+                  msec wait_ms, const struct job_style *style);
 
 /* A watched job's event. */
 void errand_event(struct api *api, const struct rec_event *event, struct span body);

@@ -84,6 +84,10 @@ static bool is_final(int status)
 
 void exchange_error_body(const struct exchange *x, const struct fault *f, struct json_out *out)
 {
+    if (x->form) {
+        x->form->fault(out, x, f);
+        return;
+    }
     json_lit(out, "{\"error\":{\"code\":");
     json_str(out, span_str(err_name(f->error)));
     json_lit(out, ",\"message\":");

@@ -13,6 +13,7 @@
 
 struct conn;
 struct evbuffer;
+struct exchange_form;
 
 /* Lent for the handler's call. */
 struct request {
@@ -33,6 +34,8 @@ struct exchange {
     bool head_only; /* HEAD: no body is sent */
     bool chunked;   /* HTTP/1.1: a streamed body comes in chunks */
     bool told;      /* left(x, false) was called */
+
+    const struct exchange_form *form; /* of the route's front end; NULL: ours */
 
     char request_id[TRACE_ID_MAX + 1];
     char trace[TRACE_PARENT_LEN + 1]; /* "" without one */
@@ -69,6 +72,11 @@ struct fault {
     msec retry_after_ms;
 };
 void exchange_fail(struct exchange *x, const struct fault *fault);
+
+/* How another front end writes what went wrong. */
+struct exchange_form {
+    void (*fault)(struct json_out *out, const struct exchange *x, const struct fault *fault);
+};
 void exchange_error_body(const struct exchange *x, const struct fault *fault, struct json_out *out);
 void exchange_fail_with(struct exchange *x, enum err error);
 

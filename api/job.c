@@ -137,8 +137,7 @@ static void put_error(struct json_out *out, const struct rec_ended *r)
     json_lit(out, "}");
 }
 
-/* 100 is for what completed; what ended otherwise got as far as it got: to a worker, or not. */
-static unsigned ended_progress(const struct rec_ended *r)
+unsigned job_ended_progress(const struct rec_ended *r)
 {
     return r->state == STATE_COMPLETED ? 100 : r->run ? 10 : 0;
 }
@@ -150,7 +149,7 @@ enum err job_from_ended(struct json_out *out, const struct id *id, const struct 
     struct span result = span_of(body.data + r->display_bytes, r->result_bytes);
     if (result.len && json_check(result, NULL)) /* it becomes part of our own JSON */
         return ERR_CORRUPT;
-    open_job(out, id, r->state, REASON_NONE, ended_progress(r), r->spec.priority, r->spec.queue, r->spec.class);
+    open_job(out, id, r->state, REASON_NONE, job_ended_progress(r), r->spec.priority, r->spec.queue, r->spec.class);
     put_display(out, span_of(body.data, r->display_bytes));
     put_time(out, "created_at", r->created_at);
     put_time(out, "started_at", r->started_at);
@@ -195,3 +194,11 @@ void job_accepted(struct json_out *out, const struct id *id, unsigned state, uns
     for (size_t i = 0; i < ARRAY_COUNT(parts); i++)
         json_lit(out, parts[i]);
 }
+
+const struct job_style job_native = {
+    .accepted_status = 202,
+    .accepted = job_accepted,
+    .view = job_from_view,
+    .ended = job_from_ended,
+    .cancelled = job_cancelled,
+};

@@ -12,8 +12,21 @@ void job_from_view(struct json_out *out, const struct id *id, const struct rec_v
  * JSON; then `out` is of no use. */
 MUST_USE enum err job_from_ended(struct json_out *out, const struct id *id, const struct rec_ended *ended, struct span body);
 
+/* 100 is for what completed; what ended otherwise got as far as it got: to a worker, or not. */
+unsigned job_ended_progress(const struct rec_ended *ended);
+
 /* {"id","status":"cancelled"}: all that is known of a job just cancelled whose record cannot be read. */
 void job_cancelled(struct json_out *out, const struct id *id);
 
 /* {"id","status","ack","urls":{"self","events","cancel"}}, the reply to a submit. */
 void job_accepted(struct json_out *out, const struct id *id, unsigned state, unsigned ack);
+
+/* How what is known of a job is written: one table per front end, each function as the one above that is named like it. */
+struct job_style {
+    int accepted_status;
+    void (*accepted)(struct json_out *out, const struct id *id, unsigned state, unsigned ack);
+    void (*view)(struct json_out *out, const struct id *id, const struct rec_view *view, struct span display);
+    enum err (*ended)(struct json_out *out, const struct id *id, const struct rec_ended *ended, struct span body);
+    void (*cancelled)(struct json_out *out, const struct id *id);
+};
+extern const struct job_style job_native;

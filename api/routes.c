@@ -1,22 +1,29 @@
 #include "api/routes.h"
 
+#include "api/dialects/dialects.h"
 #include "api/handlers/handlers.h"
 
 static const struct route {
     enum http_method method;
     const char *path; /* {id} stands for one segment */
     handler *handle;
-    unsigned role; /* bits of enum role_bits, all needed; 0: anyone */
+    unsigned role;                    /* bits of enum role_bits, all needed; 0: anyone */
+    const struct exchange_form *form; /* how it says what went wrong; NULL: as the native routes do */
 } routes[] = {
-    {HTTP_POST, "/v1/jobs", handle_submit, MAY_USE},
-    {HTTP_GET, "/v1/jobs/{id}", handle_show, MAY_USE},
-    {HTTP_DELETE, "/v1/jobs/{id}", handle_delete, MAY_USE},
-    {HTTP_POST, "/v1/jobs/{id}/cancel", handle_cancel, MAY_USE},
-    {HTTP_GET, "/v1/jobs/{id}/events", handle_events, MAY_USE},
-    {HTTP_GET, "/v1/stats", handle_stats, MAY_USE},
-    {HTTP_GET, "/health", handle_health, 0},
-    {HTTP_GET, "/livez", handle_livez, 0},
-    {HTTP_GET, "/readyz", handle_readyz, 0},
+    {HTTP_POST, "/v1/jobs", handle_submit, MAY_USE, NULL},
+    {HTTP_GET, "/v1/jobs/{id}", handle_show, MAY_USE, NULL},
+    {HTTP_DELETE, "/v1/jobs/{id}", handle_delete, MAY_USE, NULL},
+    {HTTP_POST, "/v1/jobs/{id}/cancel", handle_cancel, MAY_USE, NULL},
+    {HTTP_GET, "/v1/jobs/{id}/events", handle_events, MAY_USE, NULL},
+    {HTTP_GET, "/v1/stats", handle_stats, MAY_USE, NULL},
+    {HTTP_GET, "/health", handle_health, 0, NULL},
+    {HTTP_GET, "/livez", handle_livez, 0, NULL},
+    {HTTP_GET, "/readyz", handle_readyz, 0, NULL},
+
+    {HTTP_POST, "/api/chat", handle_queue_submit, MAY_USE, &queue_form},
+    {HTTP_GET, "/api/job/{id}", handle_queue_job, MAY_USE, &queue_form},
+    {HTTP_GET, "/api/queue/stats", handle_queue_stats, MAY_USE, &queue_form},
+    {HTTP_GET, "/stream/status/{id}", handle_queue_stream, MAY_USE, &queue_form},
 };
 
 /* *ret_id gets the segment that {id} stood for. */
@@ -104,6 +111,7 @@ void routes_serve(struct api *api, struct exchange *x, const struct request *req
         refuse(x, request);
         return;
     }
+    x->form = route->form;
     enum err e = route->role ? auth_check(api->conf, request->head, &visit.caller) : ERR_OK;
     if (!e && (visit.caller.roles & route->role) != route->role)
         e = ERR_FORBIDDEN;

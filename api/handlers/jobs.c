@@ -7,13 +7,13 @@ void handle_show(struct api *api, struct exchange *x, const struct visit *v)
     struct query_param params[] = {{.name = "wait"}};
     msec wait_ms;
     if (query_read(x, v->request->query, params, ARRAY_COUNT(params)) && query_wait(api, x, &params[0], &wait_ms))
-        errand_start(api, x, v->caller.tenant, ERRAND_SHOW, v->id, wait_ms);
+        errand_start(api, x, v->caller.tenant, ERRAND_SHOW, v->id, wait_ms, &job_native);
 }
 
 void handle_cancel(struct api *api, struct exchange *x, const struct visit *v)
 {
     if (query_read(x, v->request->query, NULL, 0))
-        errand_start(api, x, v->caller.tenant, ERRAND_CANCEL, v->id, 0);
+        errand_start(api, x, v->caller.tenant, ERRAND_CANCEL, v->id, 0, &job_native);
 }
 
 void handle_delete(struct api *api, struct exchange *x, const struct visit *v)
@@ -26,5 +26,5 @@ void handle_delete(struct api *api, struct exchange *x, const struct visit *v)
         exchange_fail(x, &(struct fault){.error = ERR_INVALID, .param = "forget", .message = "must be 1, or not given"});
         return;
     }
-    errand_start(api, x, v->caller.tenant, forget ? ERRAND_FORGET : ERRAND_CANCEL, v->id, 0);
+    errand_start(api, x, v->caller.tenant, forget ? ERRAND_FORGET : ERRAND_CANCEL, v->id, 0, &job_native);
 }
