@@ -42,6 +42,9 @@ static void tell_stall(struct broker *b)
     if (stalled == b->told_stalled || !broker_tell(b, &(struct input){.type = stalled ? INPUT_STALL : INPUT_FLOW}))
         return;
     b->told_stalled = stalled;
+    /* The core tells api children. Workers do not act on it, but may find out that another broker leads (proto/scout.h). */
+    port_send_all(port_worker_port(b->worker), MESSAGE_HEARTBEAT_ACK,
+                  &(struct msg_heartbeat_ack){.now = broker_now(b), .stalled = stalled});
     struct store_stats stats;
     store_stats(b->store, &stats);
     log_event(stalled ? LOG_STORE_STALLED : LOG_STORE_FLOWS,
@@ -231,6 +234,7 @@ static void on_held(void *arg, struct span leader)
 {
     struct broker *b = arg;
     notify_status("standby: %.*s leads shard %u", SPAN_ARG(leader), b->facts.shard);
+    notify_ready(); /* waiting is what a standby is started for: a service manager must not take it for a start that hangs */
     notify_ready(); /* waiting is what a standby is there for */
 }
 

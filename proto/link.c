@@ -8,6 +8,7 @@
 
 #include "common/log.h"
 #include "proto/places.h"
+#include "proto/scout.h"
 #include "proto/session.h"
 
 #define INSTANCE_BYTES sizeof(((struct msg_hello *)0)->instance)
@@ -19,10 +20,10 @@ struct link {
     struct loop *loop;
     struct link_hooks hooks;
     struct places *places;
-    char endpoint[320]; /* of the place last tried, as given; for logs */
-    char *name;
-    struct wire_options wire_options;
-    enum role role;
+    char endpoint[320];          /* of the place last tried, as given; for logs */
+    struct scout *scout;         /* while the broker is stalled and there are other places; else NULL */
+    bool stalled;                /* as the broker said last */
+    struct link_options options; /* its strings are ours */
     uint8_t instance[INSTANCE_BYTES];
     struct session session;
     struct timer *timer;
@@ -63,8 +64,8 @@ static void say_hello(struct link *link)
 {
     struct msg_hello hello = {
         .minor = PROTO_MINOR,
-        .role = (uint8_t)link->role,
-        .name = span_str(link->name),
+        .role = (uint8_t)link->options.role,
+        .name = span_str(link->options.name),
         .version = span_str(QUERN_VERSION),
     };
     memcpy(hello.instance, link->instance, sizeof hello.instance);
@@ -112,6 +113,7 @@ static void come_up(struct link *link)
     link->received = link->told = link->sent = link->acked = 0;
     link->counts.sessions++;
     link->said_down = false;
+    link->stalled = link->frame.welcome.stalled;
     log_event(LOG_LINK_UP, "endpoint=%s epoch=%" PRIu64 " shard=%u", log_str(span_str(link->endpoint)), link->session.epoch,
               link->frame.welcome.shard);
     link->hooks.up(link->hooks.arg, &link->frame.welcome, link->session.new_epoch);
@@ -164,6 +166,8 @@ static void act(struct link *link, unsigned acts)
         say_heartbeat(link);
     if (acts & SESSION_UP)
         come_up(link);
+    if (acts & SESSION_DELIVER && link->frame.message == MESSAGE_HEARTBEAT_ACK)
+        link->stalled = link->frame.heartbeat_ack.stalled;
     if (acts & SESSION_DELIVER)
         link->hooks.frame(link->hooks.arg, &link->frame);
 }
@@ -188,7 +192,7 @@ static void on_message(void *arg, const struct wire_route *route, const char *ke
     struct link *link = arg;
     const char *why;
     bool tell_received = false;
-    enum err e = frame_decode(&link->frame, header, body, ROLE_BROKER, link->role, link->session.peer_minor, &why);
+    enum err e = frame_decode(&link->frame, header, body, ROLE_BROKER, link->options.role, link->session.peer_minor, &why);
     if (e) {
         note_bad(link, why);
         return;
@@ -233,9 +237,12 @@ static enum err make_wire(struct link *link, const struct place *place)
     if (link->session.several)
         hooks.refused = on_refused;
     snprintf(link->endpoint, sizeof link->endpoint, "%s", place->given);
-    struct wire_options options = link->wire_options;
-    options.endpoint = place->endpoint;
-    options.server_key = *place->key;
+    struct wire_options options = {.kind = WIRE_DEALER,
+                                   .endpoint = place->endpoint,
+                                   .brisk = link->session.several,
+                                   .public_key = link->options.public_key,
+                                   .secret_key = link->options.secret_key,
+                                   .server_key = *place->key};
     enum err e = wire_new(link->loop, &options, hooks, &link->wire);
     explicit_bzero(&options, sizeof options);
     return e;
@@ -244,6 +251,16 @@ static enum err make_wire(struct link *link, const struct place *place)
 /* Wakes the loop; link_turn does the rest. */
 static void on_timer(void *arg) {}
 
+/* On failure too every string is a copy or NULL. */
+static bool copy_options(struct link_options *to, const struct link_options *from)
+{
+    *to = *from;
+    to->endpoints = strdup(from->endpoints);
+    to->server_keys = strdup(from->server_keys ? from->server_keys : "");
+    to->name = strdup(from->name ? from->name : "");
+    return to->endpoints && to->server_keys && to->name;
+}
+
 enum err link_new(struct loop *loop, const struct link_options *options, struct link_hooks hooks, struct link **ret_link)
 {
     AUTO(link_free) struct link *link = calloc(1, sizeof *link);
@@ -251,17 +268,15 @@ enum err link_new(struct loop *loop, const struct link_options *options, struct 
         return ERR_NOMEM;
     link->loop = loop;
     link->hooks = hooks;
-    link->role = options->role;
+    if (!copy_options(&link->options, options))
+        return ERR_NOMEM;
     snprintf(link->endpoint, sizeof link->endpoint, "%s", options->endpoints);
-    link->name = strdup(options->name ? options->name : "");
     link->timer = timer_new(loop, on_timer, link);
-    if (!link->name || !link->timer)
+    if (!link->timer)
         return ERR_NOMEM;
     enum err e = places_new(loop, options->endpoints, options->server_keys, on_found, link, &link->places);
     if (e)
         return e;
-    link->wire_options =
-        (struct wire_options){.kind = WIRE_DEALER, .public_key = options->public_key, .secret_key = options->secret_key};
     uint64_t seed;
     if (getrandom(&seed, sizeof seed, 0) != sizeof seed ||
         getrandom(link->instance, sizeof link->instance, 0) != sizeof link->instance)
@@ -291,12 +306,15 @@ void link_free(struct link **link_ptr)
             wire_linger(link->wire, BYE_MS);
     }
     wire_free(&link->wire);
+    scout_free(&link->scout);
     places_free(&link->places);
     timer_free(&link->timer);
     frame_done(&link->frame);
     frame_buffer_done(&link->buffer);
-    explicit_bzero(&link->wire_options, sizeof link->wire_options);
-    free(link->name);
+    free((char *)link->options.endpoints);
+    free((char *)link->options.server_keys);
+    free((char *)link->options.name);
+    explicit_bzero(&link->options, sizeof link->options);
     free(link);
 }
 
@@ -316,6 +334,22 @@ static void log_if_never_up(struct link *link)
     log_down(link);
 }
 
+/* Redis does not answer this broker. If that is so for it alone, its standby leads by now, and it cannot know. */
+static void look_elsewhere(struct link *link)
+{
+    bool wanted = link_is_up(link) && link->stalled && places_several(link->places);
+    if (!wanted)
+        scout_free(&link->scout);
+    else if (!link->scout && scout_new(link->loop, &link->options, link->session.epoch, &link->scout) != ERR_OK)
+        return; /* without memory in a later turn */
+    const struct places *found = link->scout ? scout_turn(link->scout) : NULL;
+    if (!found)
+        return;
+    places_follow(link->places, found);
+    scout_free(&link->scout);
+    act(link, session_move(&link->session, loop_now(link->loop)));
+}
+
 void link_turn(struct link *link)
 {
     link->in_turn = true;
@@ -323,6 +357,7 @@ void link_turn(struct link *link)
         wire_turn(link->wire);
     drop_if_due(link);
     act(link, session_tick(&link->session, loop_now(link->loop)));
+    look_elsewhere(link);
     drop_if_due(link);
     log_if_never_up(link);
     timer_set(link->timer, session_due(&link->session));

@@ -104,6 +104,19 @@ void places_forget(struct places *places)
     places->wanted = false;
 }
 
+void places_follow(struct places *places, const struct places *other)
+{
+    const struct spot *from = &other->spots[other->turn];
+    assert(places->count == other->count);
+    places->wanted = false;
+    places->turn = other->turn;
+    places->address = other->address;
+    struct spot *to = current(places);
+    memcpy(to->addresses, from->addresses, sizeof to->addresses);
+    to->count = from->count;
+    to->fresh = from->count > 0; /* looked up a moment ago */
+}
+
 bool places_several(const struct places *places)
 {
     return places->count > 1 || places->spots[0].count > 1;

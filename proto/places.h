@@ -31,5 +31,8 @@ void places_move_on(struct places *places);
 /* An answer that places_find waits for is not wanted any more. */
 void places_forget(struct places *places);
 
+/* The turn of the place whose turn it is in `other`, which was made of the same endpoints. */
+void places_follow(struct places *places, const struct places *other);
+
 /* Whether there is more than one to try, as far as is known. */
 bool places_several(const struct places *places);

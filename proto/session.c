@@ -160,6 +160,11 @@ unsigned session_frame(struct session *session, msec now, const struct frame *fr
     }
 }
 
+unsigned session_move(struct session *session, msec now)
+{
+    return session->state == SESSION_OPEN ? leave(session, now, 1, "another broker leads") : 0;
+}
+
 unsigned session_end(struct session *session, msec now)
 {
     bool open = session->state == SESSION_OPEN;

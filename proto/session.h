@@ -66,6 +66,8 @@ unsigned session_tick(struct session *session, msec now);
 unsigned session_connected(struct session *session, msec now, bool connected);
 /* A frame that the table allows. Of an earlier epoch, or outside a session: 0, it is for nobody. */
 unsigned session_frame(struct session *session, msec now, const struct frame *frame);
+/* A later broker was found elsewhere: leave this one for it at once. */
+unsigned session_move(struct session *session, msec now);
 unsigned session_end(struct session *session, msec now);
 
 /* Whether the frame is from an earlier epoch than the open session's. */

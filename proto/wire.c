@@ -16,6 +16,8 @@
 #define HANDSHAKE_MS     2000
 #define HEARTBEAT_MS     1000 /* ZMTP's own, over TCP: finds a dead host; a wedged process is the session's matter */
 #define HEARTBEAT_OUT_MS 3000
+#define BRISK_MS         500
+#define BRISK_OUT_MS     1500
 #define RECONNECT_MS     20
 #define RECONNECT_MAX_MS 250
 #define BACKLOG          1024
@@ -173,7 +175,8 @@ static bool set_kind(struct wire *wire)
 
 static enum err set_tcp(struct wire *wire, const struct wire_options *options)
 {
-    bool good = set(wire, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS) && set(wire, ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_OUT_MS) &&
+    bool good = set(wire, ZMQ_HEARTBEAT_IVL, options->brisk ? BRISK_MS : HEARTBEAT_MS) &&
+                set(wire, ZMQ_HEARTBEAT_TIMEOUT, options->brisk ? BRISK_OUT_MS : HEARTBEAT_OUT_MS) &&
                 set(wire, ZMQ_HEARTBEAT_TTL, HEARTBEAT_OUT_MS) && set(wire, ZMQ_IPV6, strchr(options->endpoint, '[') != NULL) &&
                 set_text(wire, ZMQ_CURVE_PUBLICKEY, options->public_key.text) &&
                 set_text(wire, ZMQ_CURVE_SECRETKEY, options->secret_key.text);

@@ -28,6 +28,8 @@ struct wire_options {
     const char *endpoint; /* tcp endpoints need CURVE: refused without keys. An ipc socket is made 0700, its directory too if it
                            * is not there; one that is, must be ours and closed to others */
     bool bind;
+    bool
+        brisk; /* connecting over tcp: a broker that is silent is left after 2 s rather than 4; there is another place to try */
     struct wire_key public_key, secret_key; /* ours, for tcp */
     struct wire_key server_key;             /* connecting over tcp: the broker's */
     const struct wire_key *allowed;         /* binding over tcp: public keys let in; others are refused at the handshake */

@@ -158,5 +158,6 @@ class Net:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait(10)
             os.close(host.namespace)
+            sh("ip", "link", "del", f"v-{host.name}")  # a namespace goes when its last process is gone; its cable goes now
             sh("ip", "netns", "del", host.name)
         sh("ip", "link", "del", "switch")

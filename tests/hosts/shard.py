@@ -49,9 +49,9 @@ class Role:
         self.settings = settings
         self.settings_file.write_text(to_yaml(settings) + "\n")
 
-    def start(self):
+    def start(self, env=None):
         with self.log_file.open("ab") as log:
-            self.process = self.host.start([BUILD / self.program, "--settings", self.settings_file], log)
+            self.process = self.host.start([BUILD / self.program, "--settings", self.settings_file], log, env)
         return self
 
     @property

@@ -130,6 +130,36 @@ static void kill_broker(void)
     wire_free(&broker->wire);
 }
 
+/* Another broker of the shard, which answers HELLO, and knocks, under its own epoch. */
+static struct standby {
+    struct wire *wire;
+    uint64_t epoch;
+    unsigned hellos, knocks;
+    struct frame frame;
+    struct frame_buffer buffer;
+} standby;
+
+static void on_standby_message(void *arg, const struct wire_route *route, const char *key, struct span header, struct span body)
+{
+    const char *why = "";
+    assert_int_equal(frame_decode(&standby.frame, header, body, ROLE_API, ROLE_BROKER, 0, &why), ERR_OK);
+    bool hello = standby.frame.message == MESSAGE_HELLO;
+    struct msg_welcome welcome = {.heartbeat_ms = 5000, .shard = 7};
+    standby.hellos += hello;
+    standby.knocks += !hello;
+    assert_int_equal(frame_encode(hello ? MESSAGE_WELCOME : MESSAGE_HELLO_WANTED, &welcome, standby.epoch, 0, &standby.buffer),
+                     ERR_OK);
+    struct span bytes = span_of(standby.buffer.data, standby.buffer.len);
+    assert_int_equal(wire_send(standby.wire, route, bytes, NULL), ERR_OK);
+}
+
+static void start_standby(const char *endpoint, uint64_t epoch)
+{
+    struct wire_options options = {.kind = WIRE_ROUTER, .bind = true, .endpoint = endpoint};
+    standby.epoch = epoch;
+    assert_int_equal(wire_new(world.loop, &options, (struct wire_hooks){.message = on_standby_message}, &standby.wire), ERR_OK);
+}
+
 /* --- the peer ------------------------------------------------------------------------------------------------------------- */
 
 static enum err ask(uint64_t ref)
@@ -185,6 +215,8 @@ static void turn(void *arg)
 {
     if (broker->wire)
         wire_turn(broker->wire);
+    if (standby.wire)
+        wire_turn(standby.wire);
     if (peer->link)
         link_turn(peer->link);
     if (world.late || world.done())
@@ -242,6 +274,7 @@ static bool never(void)
 static int begin(void **state)
 {
     world = (struct world){0};
+    standby = (struct standby){0};
     snprintf(world.dir, sizeof world.dir, "/tmp/test_link.XXXXXX");
     assert_non_null(mkdtemp(world.dir));
     snprintf(world.endpoint, sizeof world.endpoint, "ipc://%s/broker.sock", world.dir);
@@ -256,6 +289,9 @@ static int end(void **state)
 {
     link_free(&peer->link);
     wire_free(&broker->wire);
+    wire_free(&standby.wire);
+    frame_done(&standby.frame);
+    frame_buffer_done(&standby.buffer);
     frame_done(&broker->frame);
     frame_buffer_done(&broker->buffer);
     timer_free(&world.deadline);
@@ -601,6 +637,61 @@ static void a_broker_that_returns_where_it_was_is_found_again(void **state)
     assert_true(run_until(is_up));
 }
 
+static bool is_at_standby(void)
+{
+    return link_is_up(peer->link) && standby.hellos > 0;
+}
+static bool has_knocked(void)
+{
+    return standby.knocks >= 2;
+}
+
+/* A link to two brokers, with a session at the first, which then says that its store does not answer. */
+static void start_stalled(uint64_t epoch)
+{
+    static char endpoints[400], second[160];
+    snprintf(second, sizeof second, "ipc://%s/standby.sock", world.dir);
+    snprintf(endpoints, sizeof endpoints, "%s,%s", world.endpoint, second);
+    start_broker(100);
+    struct link_options options = {.endpoints = endpoints, .role = ROLE_API, .name = "host:1"};
+    assert_int_equal(start_link_to(&options), ERR_OK);
+    assert_true(run_until(is_up));
+    start_standby(second, epoch);
+    reply(MESSAGE_HEARTBEAT_ACK, &(struct msg_heartbeat_ack){.stalled = true});
+}
+
+/* Redis is away for that broker alone: its standby leads, and it cannot know. */
+static void a_stalled_broker_is_left_for_one_that_leads_by_now(void **state)
+{
+    start_stalled(200);
+    msec from = clock_mono();
+    assert_true(run_until(is_at_standby));
+    assert_true(clock_mono() - from < 2000);
+    assert_int_equal(link_epoch(peer->link), 200);
+    assert_int_equal(peer->downs, 1);
+    assert_int_equal(peer->ups, 2);
+    assert_int_equal(peer->new_epochs, 2);
+    assert_int_equal(standby.hellos, 1);
+}
+
+/* Redis is away for all: nobody has taken over, and the session at hand goes on undisturbed. */
+static void a_stalled_broker_is_kept_while_no_other_leads(void **state)
+{
+    start_stalled(100);
+    assert_true(run_until(has_knocked));
+    assert_int_equal(standby.hellos, 0);
+    assert_int_equal(peer->downs, 0);
+    assert_int_equal(broker->hellos, 1);
+    peer->frames = 0;
+    reply(MESSAGE_HEARTBEAT_ACK, &(struct msg_heartbeat_ack){.stalled = false});
+    assert_true(run_until(has_frame));
+    unsigned knocks = standby.knocks;
+    standby.epoch = 200;
+    assert_false(run_for(1000, is_at_standby)); /* well again: no more knocks */
+    assert_true(standby.knocks <= knocks + 1);
+    assert_int_equal(peer->downs, 0);
+}
+
 static unsigned turns_seen;
 static bool count_turn(void)
 {
@@ -657,6 +748,8 @@ int main(void)
         LINK(the_standby_is_found_where_it_listens),
         LINK(a_place_that_takes_and_says_nothing_does_not_hold_it_up),
         LINK(a_broker_that_returns_where_it_was_is_found_again),
+        LINK(a_stalled_broker_is_left_for_one_that_leads_by_now),
+        LINK(a_stalled_broker_is_kept_while_no_other_leads),
         LINK(a_link_at_rest_or_without_a_broker_lets_the_loop_sleep),
         LINK(it_may_be_freed_at_any_moment),
     };
