@@ -71,8 +71,9 @@ class Redis:
     def copy(self, name):
         shutil.copytree(self.dir / "appendonlydir", self.dir / name)
 
-    def restart_from(self, name):
-        self.kill()
+    def restart_from(self, name, killed=False):
+        if not killed:
+            self.kill()
         shutil.rmtree(self.dir / "appendonlydir")
         shutil.copytree(self.dir / name, self.dir / "appendonlydir")
         self.start()
@@ -659,6 +660,27 @@ def test_a_standby_takes_over_when_the_leader_dies():
         api2 = s.peer("api", second)
         assert time.monotonic() - began < 5
         assert has(api2, job_id).error == 0
+
+
+def test_a_redis_that_came_back_older_is_left_to_the_leader_that_can_heal_it():
+    """The leader has what it lacks; a standby that took over because it was connected first would lose it."""
+    with Shard(name="first") as s:
+        api = s.peer("api")
+        second = s.add_broker("b", name="second")
+        until(lambda: "store.waits" in second.log(), "it waits")
+        s.redis.copy("older")
+        ids = [accepted(api, ref=n) for n in range(5)]
+        s.redis.kill()
+        time.sleep(3.2)  # `leader` lapses
+        os.kill(s.broker.process.pid, signal.SIGSTOP)  # the standby shall be first
+        ups = second.log().count("redis.up")
+        s.redis.restart_from("older", killed=True)
+        until(lambda: second.log().count("redis.up") > ups, "the standby is there")
+        time.sleep(0.3)
+        os.kill(s.broker.process.pid, signal.SIGCONT)
+        until(lambda: s.broker.numbers()["store_older"] == 1 and not s.broker.numbers()["store_stalled"], "it is healed")
+        assert all(s.stored("j", i) for i in ids)
+        assert "store.leads" not in second.log()
 
 
 # ---- starting, stopping, settings ----
