@@ -42,11 +42,19 @@ enum err api_random(struct api *api, uint64_t *ret_random)
 
 /* --- turn and hooks --- */
 
+/* A broker that is up and has not been heard of through two heartbeats may hang. */
+static bool is_whole(const struct api *api)
+{
+    const struct ask_broker *b = ask_broker(api->ask);
+    return b->up && loop_now(api->loop) - b->heard_at <= 2 * b->heartbeat_ms && redis_is_up(api->redis);
+}
+
 static void turn(void *arg)
 {
     struct child *child = arg;
     struct api *api = &child->api;
     ask_turn(api->ask);
+    server_whole(api->server, is_whole(api));
     server_serve(api->server);
     stream_flush(api);
     ask_flush(api->ask);

@@ -26,7 +26,8 @@ static struct evbuffer *begin(struct exchange *x, const struct reply *r, size_t 
         .body_bytes = body_bytes,
     };
     if (r->retry_after_ms > 0 || r->status == 429 || r->status == 503)
-        h.retry_after_s = (unsigned)MAX(1, (MIN(r->retry_after_ms, 86400000) + 999) / 1000);
+        h.retry_after_s =
+            (unsigned)((MIN(r->retry_after_ms > 0 ? r->retry_after_ms : server_patience(s), 86400000) + 999) / 1000);
     *ret_bytes = http_reply_head(&h, head);
     struct evbuffer *out = conn_answer_buffer(x);
     return out && evbuffer_add(out, head, *ret_bytes) == 0 ? out : NULL;

@@ -13,6 +13,7 @@
 
 #include "api/inbox.h"
 #include "common/clock.h"
+#include "common/patience.h"
 #include "common/role.h"
 
 #define BACKLOG           4096
@@ -179,6 +180,19 @@ const char *server_date(struct server *s)
         s->date_due = now + 1000 - wall % 1000;
     }
     return s->date;
+}
+
+void server_whole(struct server *s, bool whole)
+{
+    if (whole)
+        s->broken_since = 0;
+    else if (!s->broken_since)
+        s->broken_since = loop_now(s->loop);
+}
+
+msec server_patience(const struct server *s)
+{
+    return patience(s->broken_since ? loop_now(s->loop) - s->broken_since : 0);
 }
 
 /* --- turn --- */

@@ -52,7 +52,8 @@ struct server {
     unsigned inboxes_free, exchanges_free;
     size_t input_bytes, output_bytes;
     bool draining;
-    uint64_t random; /* state of random_draw: names of requests and spans */
+    msec broken_since; /* what is behind this child is away since; 0: it is not */
+    uint64_t random;   /* state of random_draw: names of requests and spans */
     msec date_due;
     char date[HTTP_DATE_LEN + 1];
     struct server_counts counts;
@@ -74,6 +75,11 @@ void server_flush(struct server *server);
 
 /* Stops accepting; open requests are answered with Connection: close; hooks.drained is called, maybe at once. */
 void server_drain(struct server *server);
+
+/* Whether broker and Redis answer: who is refused while they do not is told to come back the later the longer it lasts. */
+void server_whole(struct server *server, bool whole);
+/* For a refusal that names no time itself. */
+msec server_patience(const struct server *server);
 
 /* conn.c's: */
 void server_touch(struct server *server, struct conn *c); /* has something to do this turn */

@@ -64,14 +64,8 @@ static void count_end(struct sched *s, const struct job *job)
                           [STATE_EXPIRED] = &s->stats.expired};
     ++*counts[job->state];
     tenant_count_end(job->tenant, s->now, job->state, s->now - job->arrived_at);
-    msec since = s->now - s->ends_at;
-    s->ends_now++;
-    if (since >= 1000) {
-        double rate = 1000.0 * s->ends_now / (double)since;
-        s->ends_per_second = s->ends_per_second > 0 ? 0.7 * s->ends_per_second + 0.3 * rate : rate;
-        s->ends_at = s->now;
-        s->ends_now = 0;
-    }
+    comeback_freed(&s->comeback, s->now);
+    comeback_freed(&job->tenant->comeback, s->now);
 }
 
 /* Everything that waits for the end, in the order it may be seen. */

@@ -1,5 +1,6 @@
 /* Writes, and the effects that show a state: whatever shows one waits for the number of the job's last write. */
 #include "broker/core/state.h"
+#include "common/patience.h"
 
 static struct effect *give(struct sched *s, enum effect_type type)
 {
@@ -183,16 +184,24 @@ void ask_body(struct sched *s, struct job *job)
 
 /* ---- what is shown ---- */
 
-uint32_t retry_after(struct sched *s, enum err error)
+uint32_t retry_after(struct sched *s, struct tenant *tenant, enum err error)
 {
-    if (error == ERR_STORE || error == ERR_DRAINING || error == ERR_NOMEM)
+    switch (error) {
+    case ERR_STORE:
+        return (uint32_t)patience(s->stalled ? s->now - s->stalled_at : 0);
+    case ERR_DRAINING:
+    case ERR_NOMEM:
         return 1000;
-    if (error != ERR_QUEUE_FULL && error != ERR_BYTES_FULL && error != ERR_OVERLOADED)
+    case ERR_OVERLOADED:
+        if (!s->settings.jobs_max) /* the store is full: ends free nothing until they expire */
+            return (uint32_t)patience(s->now - s->closed_at);
+        return comeback_promise(&s->comeback, s->now);
+    case ERR_QUEUE_FULL:
+    case ERR_BYTES_FULL:
+        return comeback_promise(&tenant->comeback, s->now);
+    default:
         return 0; /* waiting would change nothing */
-    if (s->ends_per_second <= 0)
-        return 10000;
-    double ms = 1000.0 / s->ends_per_second; /* until one place is free */
-    return (uint32_t)MAX(1000.0, MIN(ms, 60000.0));
+    }
 }
 
 void view_job(struct sched *s, struct job *job, struct rec_view *view)
@@ -225,7 +234,7 @@ struct effect *answer(struct sched *s, peer_number peer, uint64_t ref, const str
     effect->answer.id = *id;
     effect->answer.error = (uint16_t)error;
     if (error)
-        effect->answer.retry_after_ms = retry_after(s, error);
+        effect->answer.retry_after_ms = retry_after(s, NULL, error);
     return effect;
 }
 

@@ -135,6 +135,8 @@ static enum err settings_take(struct sched *s, const struct sched_settings *sett
     routes_free(&s->names, &s->routes, s->routes_count);
     s->routes = routes;
     s->routes_count = settings->routes_count;
+    if (settings->jobs_max || s->settings.jobs_max)
+        s->closed_at = s->now;
     s->settings = *settings;
     s->settings.deployments = NULL;
     s->settings.routes = NULL;
@@ -499,6 +501,8 @@ static enum err take(struct sched *s, const struct input *in)
         on_stored(s, in->stored.number);
         return ERR_OK;
     case INPUT_STALL:
+        if (!s->stalled)
+            s->stalled_at = s->now;
         s->stalled = true;
         tell_apis(s);
         return ERR_OK;

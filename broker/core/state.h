@@ -125,9 +125,8 @@ struct sched {
     uint64_t accepted;         /* live jobs, drafts apart */
     uint64_t draft_bytes;      /* of drafts, bodies included */
     uint64_t watches;
-    double ends_per_second;
-    msec ends_at;
-    uint32_t ends_now;
+    struct comeback comeback;
+    msec stalled_at, closed_at; /* closed: jobs_max is 0 */
 
     struct sched_stats stats; /* counters only; gauges are filled in when asked */
 
@@ -160,7 +159,8 @@ struct effect *answer(struct sched *s, peer_number peer, uint64_t ref, const str
 void answer_job(struct sched *s, peer_number peer, uint64_t ref, struct job *job);
 void view_job(struct sched *s, struct job *job, struct rec_view *ret_view);
 void show(struct sched *s, struct job *job, enum job_event event);
-uint32_t retry_after(struct sched *s, enum err error);
+/* What a refused caller is told; tenant: whose bound was reached, with QUEUE_FULL and BYTES_FULL. */
+uint32_t retry_after(struct sched *s, struct tenant *tenant, enum err error);
 
 /* move.c: states, flows, bodies */
 void job_move(struct sched *s, struct job *job, enum state to);

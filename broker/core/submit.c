@@ -12,8 +12,6 @@ static struct effect *ack(struct sched *s, peer_number peer, uint64_t ref, const
     effect->ack.id = *id;
     effect->ack.error = (uint16_t)error;
     effect->ack.ack = s->ack;
-    if (error)
-        effect->ack.retry_after_ms = retry_after(s, error);
     return effect;
 }
 
@@ -25,13 +23,20 @@ static void ack_existing(struct sched *s, const struct request *request, const s
     s->stats.existing++;
 }
 
-static void refuse(struct sched *s, const struct request *request, enum err error)
+/* tenant: NULL before it is known; then its own bounds are not what the error is about. */
+static void turn_away(struct sched *s, peer_number peer, uint64_t ref, const struct id *id, struct tenant *tenant,
+                      enum err error)
 {
-    ack(s, request->peer, request->ref, &request->draft->id, error, 0);
+    ack(s, peer, ref, id, error, 0)->ack.retry_after_ms = retry_after(s, tenant, error);
     if (error == ERR_STORE)
         s->stats.refused_stalled++;
     else if (error == ERR_QUEUE_FULL || error == ERR_BYTES_FULL || error == ERR_OVERLOADED)
         s->stats.refused_full++;
+}
+
+static void refuse(struct sched *s, const struct request *request, enum err error)
+{
+    turn_away(s, request->peer, request->ref, &request->draft->id, request->draft->tenant, error);
 }
 
 /* ---- what the api could have got wrong ---- */
@@ -206,6 +211,10 @@ static void make(struct sched *s, struct request *request)
     save_job(s, job);
     cache_body(s, job);
     s->stats.submitted++;
+    if (s->accepted < s->settings.jobs_max / 2)
+        comeback_clear(&s->comeback);
+    if (job->tenant->jobs < s->settings.tenant_jobs_max / 2)
+        comeback_clear(&job->tenant->comeback);
     ack(s, request->peer, request->ref, &job->id, ERR_OK, job->written)->ack.state = job->state;
     show(s, job, EVENT_STATUS);
 }
@@ -314,13 +323,11 @@ enum err on_submit(struct sched *s, const struct input *in)
                  : submit->spec.ack > s->ack ? ERR_ACK
                                              : ERR_OK;
     if (e) {
-        ack(s, in->peer, submit->ref, &submit->id, e, 0);
-        s->stats.refused_stalled += e == ERR_STORE;
+        turn_away(s, in->peer, submit->ref, &submit->id, NULL, e);
         return ERR_OK;
     }
     if (s->draft_bytes + (in->body ? in->body->len : 0) > s->settings.bytes_max) {
-        ack(s, in->peer, submit->ref, &submit->id, ERR_OVERLOADED, 0);
-        s->stats.refused_full++;
+        turn_away(s, in->peer, submit->ref, &submit->id, NULL, ERR_OVERLOADED);
         return ERR_OK;
     }
     struct request *request = request_new(s, in);

@@ -3,6 +3,7 @@
  * submits, so it goes with its last job, unless it is paused. */
 #pragma once
 
+#include "broker/core/comeback.h"
 #include "broker/core/hash.h"
 #include "broker/core/sched.h"
 #include "broker/core/share.h"
@@ -28,6 +29,7 @@ struct tenant {
     msec window_at;
     uint32_t ends[TENANT_SLICES];
     msec slice_at;
+    struct comeback comeback;
     bool paused;
     uint8_t len;
     char text[];
