@@ -28,7 +28,7 @@ def test_ten_times_the_load_leaves_those_let_in_as_they_were():
 def test_who_comes_back_when_told_is_mostly_let_in():
     truth = overload.honesty(seconds=0.5, after=8)
     print(f"\nRetry-After: {truth['came_back']} came back when told, {truth['kept']:.0%} were let in")
-    assert truth["came_back"] > 400 and truth["kept"] > 0.6, truth
+    assert truth["came_back"] > 400 and truth["kept"] > 0.5, truth
 
 
 @pytest.mark.long

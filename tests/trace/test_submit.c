@@ -174,11 +174,14 @@ static void what_cannot_be_kept_is_refused(void **state)
     submit(t, "b");
     script_scene(t);
     submit(t, "c");
-    expect(t, "ack api c queue_full in 1000");
+    expect(t, "ack api c queue_full in 10000"); /* none of this tenant's has ended yet */
     submit(t, "d", .tenant = "bolt");
     script_scene(t);
     submit(t, "e", .tenant = "corp");
-    expect(t, "ack api e overloaded in 1000");
+    expect(t, "ack api e overloaded in 2000"); /* two places a second, every second of them promised */
+    script_scene(t);
+    submit(t, "f", .tenant = "corp");
+    expect(t, "ack api f overloaded in 3000");
     cancel(t, "a");
     stored(t);
     script_scene(t);
