@@ -71,7 +71,7 @@ struct conf_section conf_section(unsigned index)
 
 static const struct conf_row deployment_rows[] = {
     ITEM_TEXT(conf_deployment, name, true, "name", "What routes, logs and attempts call it."),
-    ITEM_TEXT(conf_deployment, provider, true, "provider", "The protocol spoken: echo or openai."),
+    ITEM_TEXT(conf_deployment, provider, true, "provider", "The protocol spoken: echo, ollama or openai."),
     ITEM_TEXT(conf_deployment, model, false, "text", "What the provider is asked for; empty: the model the caller named."),
     ITEM_TEXT(conf_deployment, credential, false, "name", "A name under credentials; empty: none."),
     {.name = "concurrency",
@@ -282,7 +282,11 @@ static const char *check_url(const char *value)
 
 static const char *check_provider(const char *value)
 {
-    return strcmp(value, "echo") == 0 || strcmp(value, "openai") == 0 ? NULL : "not a provider: echo or openai";
+    static const char *const known[] = {"echo", "ollama", "openai"};
+    for (size_t i = 0; i < ARRAY_COUNT(known); i++)
+        if (strcmp(value, known[i]) == 0)
+            return NULL;
+    return "not a provider: echo, ollama or openai";
 }
 
 static const char *check_role(const char *value)

@@ -3,7 +3,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static const struct provider *const all[] = {&provider_echo, &provider_openai};
+#define EVIDENCE_MAX 512 /* of a line that is not what it should be */
+
+static const struct provider *const all[] = {&provider_echo, &provider_ollama, &provider_openai};
 
 const struct provider *provider_find(const char *name)
 {
@@ -62,6 +64,46 @@ bool provider_fail(struct provider_failure *failure, enum kind kind, struct span
         provider_text(failure->text + used + 2, sizeof failure->text - used - 2, evidence);
     }
     return false;
+}
+
+enum kind provider_kind_of_status(unsigned status, bool retry_after)
+{
+    switch (status) {
+    case 401:
+    case 403:
+        return KIND_AUTH;
+    case 402: /* OpenRouter sends 402 with Retry-After while money is only reserved by other calls */
+        return retry_after ? KIND_THROTTLED : KIND_QUOTA;
+    case 408:
+    case 425:
+        return KIND_OVERLOAD;
+    case 429:
+        return KIND_THROTTLED;
+    }
+    if (status >= 500)
+        return KIND_OVERLOAD;
+    return KIND_CLIENT; /* a redirect too: the base URL is wrong, and no call follows one */
+}
+
+bool provider_bad_frame(struct provider_failure *failure, struct span evidence, const char *what)
+{
+    evidence.len = MIN(evidence.len, (size_t)EVIDENCE_MAX);
+    return provider_fail(failure, KIND_BAD_FRAME, evidence, "%s", what);
+}
+
+static bool space(uint8_t c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+bool provider_cut_short(struct span body, size_t fault_at)
+{
+    size_t from = 0, to = body.len;
+    while (from < to && space(body.data[from]))
+        from++;
+    while (to > from && space(body.data[to - 1]))
+        to--;
+    return from == to || (body.data[from] == '{' && (fault_at >= body.len || body.data[to - 1] != '}'));
 }
 
 bool provider_keep(struct json_out *out, struct span text, size_t *held, size_t max)

@@ -449,7 +449,7 @@ static void start_local(struct run *run)
 /* How long the answer may become, for the progress of a stream. */
 static uint64_t expected_tokens(const cJSON *request)
 {
-    static const char *const names[] = {"max_completion_tokens", "max_tokens", "max_output_tokens"};
+    static const char *const names[] = {"max_completion_tokens", "max_tokens", "max_output_tokens", "num_predict"};
     const cJSON *params = json_get(request, "params");
     int64_t value;
     for (size_t i = 0; cJSON_IsObject(params) && i < ARRAY_COUNT(names); i++) {

@@ -30,45 +30,56 @@ static const struct provider_sink sink = {say_text, say_reasoning, say_tool, NUL
 #define CHUNK(delta, finish)                                                                                                   \
     "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":" delta ",\"finish_reason\":" finish "}]}\n\n"
 
-static const char stream[] = CHUNK("{\"reasoning\":\"hm\"}", "null") CHUNK("{\"content\":\"Hello\"}", "null")
+static const char openai_stream[] = CHUNK("{\"reasoning\":\"hm\"}", "null") CHUNK("{\"content\":\"Hello\"}", "null")
     CHUNK("{\"tool_calls\":[{\"index\":0,\"id\":\"c1\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}", "null")
         CHUNK("{\"tool_calls\":[{\"index\":1,\"function\":{\"name\":\"f\",\"arguments\":{\"a\":1}}}]}",
               "\"stop\"") "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
-static const char whole[] =
+static const char openai_whole[] =
     "{\"model\":\"m\",\"choices\":[{\"index\":0,\"message\":{\"content\":\"hi\",\"tool_calls\":[{\"id\":\"c1\","
     "\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]},\"finish_reason\":\"stop\"}]}";
-static const char request[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"a b c\"}],\"params\":{\"a\":[1,2]}}";
+static const char request[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"a b c\"}],\"params\":{\"stop\":[1,2]}}";
+static const char ollama_stream[] =
+    "{\"model\":\"m:1\",\"message\":{\"content\":\"\",\"thinking\":\"hm\"},\"done\":false}\n"
+    "{\"message\":{\"content\":\"hi\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{\"a\":[1]}}}]}}\n"
+    "{\"message\":{\"content\":\"\"},\"done\":true,\"done_reason\":\"stop\",\"eval_count\":7}\n";
+static const char ollama_whole[] = "{\"message\":{\"content\":\"hi\"},\"done\":true}";
+static const char ollama_request[] =
+    "{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c\",\"function\":{\"name\":\"f\","
+    "\"arguments\":\"{}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"c\",\"content\":[{\"type\":\"text\",\"text\":\"t\"},"
+    "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,aGk=\"}}]}],"
+    "\"params\":{\"max_tokens\":3,\"options\":{\"seed\":1},\"response_format\":{\"type\":\"json_object\"},\"tools\":[{}]}}";
 
-static bool put_network(const struct provider *provider, void *state, const struct provider_call *call,
-                        struct provider_failure *failure)
+/* One call of one adapter. answer: NULL for one that needs no network. */
+struct trial {
+    const struct provider *provider;
+    const char *request, *answer, *type;
+    bool streamed;
+    struct provider_failure failure;
+};
+
+static bool put_network(struct trial *trial, void *state, const struct provider_call *call)
 {
+    const struct provider *provider = trial->provider;
     struct provider_request out = {0};
-    bool fine = provider->build(state, call, &out, failure);
+    bool fine = provider->build(state, call, &out, &trial->failure);
     json_out_done(&out.body);
-    struct span answer = span_str(call->stream ? stream : whole);
-    provider->head(state, span_str(call->stream ? "text/event-stream" : "application/json"));
+    struct span answer = span_str(trial->answer);
+    provider->head(state, span_str(trial->type));
     for (size_t at = 0; fine && at < answer.len; at += 40)
-        fine = provider->feed(state, span_of(answer.data + at, MIN((size_t)40, answer.len - at)), &sink, failure);
+        fine = provider->feed(state, span_of(answer.data + at, MIN((size_t)40, answer.len - at)), &sink, &trial->failure);
     return fine;
 }
 
-static bool put_local(const struct provider *provider, void *state, const struct provider_call *call,
-                      struct provider_failure *failure)
+static bool put_local(struct trial *trial, void *state, const struct provider_call *call)
 {
+    const struct provider *provider = trial->provider;
     struct provider_local local = {0};
-    if (!provider->answer(state, call, &local, failure))
+    if (!provider->answer(state, call, &local, &trial->failure))
         return false;
     while (provider->step(state, &sink))
         continue;
     return true;
 }
-
-/* One call of one adapter. */
-struct trial {
-    const struct provider *provider;
-    bool streamed;
-    struct provider_failure failure;
-};
 
 /* false: it failed, and `failure` says so unless there was not even a state. */
 static bool call_once(struct trial *trial, const cJSON *tree)
@@ -79,8 +90,8 @@ static bool call_once(struct trial *trial, const cJSON *tree)
     void *state = provider->create(&call);
     if (!state)
         return provider_fail(&trial->failure, KIND_WORKER, (struct span){0}, "no state");
-    bool fine = (provider->build ? put_network : put_local)(provider, state, &call, &trial->failure) &&
-                provider->end(state, &sink, &result, &trial->failure);
+    bool fine =
+        (trial->answer ? put_network : put_local)(trial, state, &call) && provider->end(state, &sink, &result, &trial->failure);
     provider->destroy(state);
     return fine;
 }
@@ -89,7 +100,7 @@ static enum err call(void *arg)
 {
     struct trial *trial = arg;
     AUTO(json_free) cJSON *tree = NULL;
-    if (json_parse(span_str(request), &tree, NULL))
+    if (json_parse(span_str(trial->request), &tree, NULL))
         return ERR_NOMEM;
     trial->failure.kind = KIND_NONE;
     eventlog_init(&events, 1 << 20);
@@ -100,9 +111,13 @@ static enum err call(void *arg)
 
 static void every_adapter(void **state)
 {
-    static struct trial trials[] = {{.provider = &provider_openai, .streamed = true},
-                                    {.provider = &provider_openai},
-                                    {.provider = &provider_echo, .streamed = true}};
+    static struct trial trials[] = {
+        {.provider = &provider_openai, request, openai_stream, "text/event-stream", .streamed = true},
+        {.provider = &provider_openai, request, openai_whole, "application/json"},
+        {.provider = &provider_ollama, ollama_request, ollama_stream, "application/x-ndjson", .streamed = true},
+        {.provider = &provider_ollama, request, ollama_whole, "application/json"},
+        {.provider = &provider_echo, request, .streamed = true},
+    };
     for (size_t i = 0; i < ARRAY_COUNT(trials); i++) {
         char name[64];
         snprintf(name, sizeof name, "%s %s", trials[i].provider->name, trials[i].streamed ? "streamed" : "whole");

@@ -398,7 +398,8 @@ static void test_what_lists_must_name(void **state)
     refuses("deployments: [{name: '', provider: echo}]\n", "a.yaml:1: deployments[0].name: it is needed and not given");
     refuses("deployments:\n  - name: a\n    provider: echo\n  - name: b\n    provider: echo\n  - provider: echo\n    name: a\n",
             "a.yaml:7: deployments[2].name: the same as in deployments[0]");
-    refuses("deployments: [{name: a, provider: gpt}]\n", "a.yaml:1: deployments[0].provider: not a provider: echo or openai");
+    refuses("deployments: [{name: a, provider: gpt}]\n",
+            "a.yaml:1: deployments[0].provider: not a provider: echo, ollama or openai");
     refuses("deployments: [{name: a, provider: echo, concurrency: x}]\n",
             "a.yaml:1: deployments[0].concurrency: not a whole number");
     refuses("deployments: [{name: a, provider: openai}]\n",

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct protocol *const protocols[] = {&openai_chat, &openai_models};
+static const struct protocol *const protocols[] = {&openai_chat, &openai_models, &ollama_chat, &ollama_tags};
 
 const struct protocol *protocol_at(const char *path, size_t len)
 {

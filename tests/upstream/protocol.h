@@ -66,4 +66,4 @@ struct protocol {
 /* NULL when nothing is served there. */
 const struct protocol *protocol_at(const char *path, size_t len);
 
-extern const struct protocol openai_chat, openai_models;
+extern const struct protocol openai_chat, openai_models, ollama_chat, ollama_tags;

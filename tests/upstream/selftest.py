@@ -687,6 +687,31 @@ def test_finish_length(up):
     assert '"finish_reason":"length"' in up.chat("[[fault=finish_length]]", stream=True).reply().body.decode()
 
 
+def test_ollama(up):
+    def ask(prompt, **options):
+        body = {"model": "m", "messages": [{"role": "user", "content": prompt}], **options}
+        return up.connect().ask("POST", "/api/chat", body).reply()
+
+    def lines(reply):
+        assert reply.headers["content-type"] == "application/x-ndjson" and reply.complete
+        return [json.loads(line) for line in reply.body.decode().splitlines() if line]
+
+    streamed = lines(ask("hi there"))
+    assert "".join(o["message"]["content"] for o in streamed) == "echo: hi there"
+    assert [o["done"] for o in streamed] == [False] * (len(streamed) - 1) + [True]
+    assert streamed[-1]["done_reason"] == "stop" and streamed[-1]["eval_count"] == len(streamed) - 1
+    whole = ask("hi there", stream=False).json()
+    assert whole["message"]["content"] == "echo: hi there" and whole["done"] is True
+    called = lines(ask("hi [[fault=tool_calls]]", tools=[{"function": {"name": "f"}}]))
+    assert called[-2]["message"]["tool_calls"][0]["function"]["name"] == "f" and called[0]["message"]["thinking"]
+    assert "error" in lines(ask("hi [[fault=error_midstream after_tokens=1]]"))[-1]
+    assert lines(ask("hi [[fault=finish_length]]"))[-1]["done_reason"] == "length"
+    refused = ask("hi [[fault=status_404]]")
+    assert refused.status == 404 and isinstance(refused.json()["error"], str)
+    assert up.connect().ask("GET", "/api/tags").reply().json()["models"][0]["name"] == "echo:latest"
+    assert up.connect().ask("POST", "/api/chat", {"model": "m"}).reply().status == 400
+
+
 def test_tool_calls(up):
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
     prompt = 'say "é" [[fault=tool_calls]]'

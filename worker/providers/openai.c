@@ -7,31 +7,16 @@
 #include <stdlib.h>
 #include <stdio.h>
 
+#include "worker/answer.h"
 #include "worker/providers.h"
 #include "worker/sse.h"
 
-#define TOOLS_MAX    128
-#define NAME_MAX_    256
-#define EVIDENCE_MAX 512 /* of a line that is not what it should be */
-
-/* One tool call, put together from pieces. */
-struct tool {
-    int index; /* the provider's; −1: it gives none */
-    struct json_out id, name, arguments;
-};
-
 struct openai {
-    bool stream;   /* how the answer comes; the reply's Content-Type decides */
-    bool done;     /* [DONE] */
-    bool function; /* the answer uses the older function_call */
-    size_t result_max, held;
+    bool stream; /* how the answer comes; the reply's Content-Type decides */
+    bool done;   /* [DONE] */
     struct sse sse;
     struct json_out whole; /* an answer in one piece */
-    struct json_out content, reasoning, refusal;
-    struct tool *tools;
-    unsigned tools_count, tools_size;
-    bool finished; /* a finish_reason has come */
-    char finish[NAME_MAX_], model[NAME_MAX_];
+    struct answer answer;
     struct provider_usage usage;
     /* lent to the parser's callback during feed and end */
     const struct provider_sink *sink;
@@ -46,8 +31,7 @@ static void *create(const struct provider_call *call)
     if (!openai)
         return NULL;
     openai->stream = call->stream;
-    openai->result_max = call->result_max;
-    snprintf(openai->model, sizeof openai->model, "%s", call->model); /* until the answer names one */
+    answer_init(&openai->answer, call);
     sse_init(&openai->sse, 0);
     return openai;
 }
@@ -57,15 +41,7 @@ static void destroy(void *state)
     struct openai *openai = state;
     sse_done(&openai->sse);
     json_out_done(&openai->whole);
-    json_out_done(&openai->content);
-    json_out_done(&openai->reasoning);
-    json_out_done(&openai->refusal);
-    for (unsigned i = 0; i < openai->tools_count; i++) {
-        json_out_done(&openai->tools[i].id);
-        json_out_done(&openai->tools[i].name);
-        json_out_done(&openai->tools[i].arguments);
-    }
-    free(openai->tools);
+    answer_done(&openai->answer);
     free(openai);
 }
 
@@ -163,25 +139,6 @@ static const char *const client_names[] = {
     "invalid_request_error",    "context_length_exceeded", "model_not_found", "not_found_error", "content_filter",
     "content_policy_violation", "BadRequestError",         "NotFoundError",   "invalid_prompt",  NULL};
 
-static enum kind kind_of_status(unsigned status, bool retry_after)
-{
-    switch (status) {
-    case 401:
-    case 403:
-        return KIND_AUTH;
-    case 402: /* OpenRouter sends 402 with Retry-After while money is only reserved by other calls */
-        return retry_after ? KIND_THROTTLED : KIND_QUOTA;
-    case 408:
-    case 425:
-        return KIND_OVERLOAD;
-    case 429:
-        return KIND_THROTTLED;
-    }
-    if (status >= 500)
-        return KIND_OVERLOAD;
-    return KIND_CLIENT; /* a redirect too: the base URL is wrong, and no call follows one */
-}
-
 /* status 0: the error came in an answer with status 200. */
 static enum kind kind_of_error(unsigned status, const char *type, const char *code, bool retry_after)
 {
@@ -190,7 +147,7 @@ static enum kind kind_of_error(unsigned status, const char *type, const char *co
     if (code && strcmp(code, "slow_down") == 0) /* was 503 before it was 429 */
         return KIND_THROTTLED;
     if (status)
-        return kind_of_status(status, retry_after);
+        return provider_kind_of_status(status, retry_after);
     if (one_of(code, throttle_names) || one_of(type, throttle_names))
         return KIND_THROTTLED;
     if (one_of(code, auth_names) || one_of(type, auth_names))
@@ -246,7 +203,7 @@ static bool fail_by_error(struct provider_failure *failure, unsigned status, con
     }
     enum kind kind = kind_of_error(status ? status : coded, type, code, retry_after);
     struct span said = message && message[0] ? span_str(message) : evidence;
-    char words[NAME_MAX_];
+    char words[ANSWER_NAME_MAX];
     provider_text(words, sizeof words, span_str(code ? code : type ? type : ""));
     if (status)
         return provider_fail(failure, kind, said, "HTTP %u%s%s", status, words[0] ? " " : "", words);
@@ -269,8 +226,7 @@ static void classify(unsigned status, struct span body, bool retry_after, struct
 
 static bool bad_frame(struct openai *openai, struct span evidence, const char *what)
 {
-    evidence.len = MIN(evidence.len, (size_t)EVIDENCE_MAX);
-    return provider_fail(openai->failure, KIND_BAD_FRAME, evidence, "%s", what);
+    return provider_bad_frame(openai->failure, evidence, what);
 }
 
 static bool no_memory(struct openai *openai)
@@ -278,14 +234,9 @@ static bool no_memory(struct openai *openai)
     return provider_fail(openai->failure, KIND_WORKER, none, "no memory for the answer");
 }
 
-static bool keep(struct openai *openai, struct json_out *out, struct span text)
+static bool keep(struct openai *openai, struct json_out *part, struct span text)
 {
-    if (provider_keep(out, text, &openai->held, openai->result_max))
-        return true;
-    if (out->failed)
-        return no_memory(openai);
-    return provider_fail(openai->failure, KIND_ANSWER_TOO_LARGE, none, "the answer is larger than %zu bytes",
-                         openai->result_max);
+    return answer_keep(&openai->answer, part, text, openai->failure);
 }
 
 static uint64_t count(const cJSON *object, const char *name)
@@ -324,7 +275,7 @@ static bool take_text(struct openai *openai, const cJSON *content)
     }
     if (text.len == 0)
         return true;
-    if (!keep(openai, &openai->content, text))
+    if (!keep(openai, &openai->answer.content, text))
         return false;
     openai->sink->text(openai->sink->arg, text);
     return true;
@@ -337,7 +288,7 @@ static bool take_reasoning(struct openai *openai, const cJSON *delta)
         text = json_text(delta, "reasoning"); /* OpenRouter */
     if (!text || !text[0])
         return true;
-    if (!keep(openai, &openai->reasoning, span_str(text)))
+    if (!keep(openai, &openai->answer.reasoning, span_str(text)))
         return false;
     openai->sink->reasoning(openai->sink->arg, span_str(text));
     return true;
@@ -348,53 +299,35 @@ static bool take_refusal(struct openai *openai, const cJSON *delta)
     const char *text = json_text(delta, "refusal");
     if (!text || !text[0])
         return true;
-    if (!keep(openai, &openai->refusal, span_str(text)))
+    if (!keep(openai, &openai->answer.refusal, span_str(text)))
         return false;
     openai->sink->text(openai->sink->arg, span_str(text));
     return true;
 }
 
-static struct tool *add_tool(struct openai *openai, int index)
-{
-    if (openai->tools_count == openai->tools_size) {
-        unsigned size = MAX(openai->tools_size * 2, 4u);
-        struct tool *tools = realloc(openai->tools, size * sizeof *tools);
-        if (!tools) {
-            no_memory(openai);
-            return NULL;
-        }
-        openai->tools = tools;
-        openai->tools_size = size;
-    }
-    openai->tools[openai->tools_count] = (struct tool){.index = index};
-    return &openai->tools[openai->tools_count++];
-}
-
 /* The tool call a piece belongs to: by index; where a server gives none, an id that is new begins the next one. NULL: `failure`
  * says why. */
-static struct tool *tool_of(struct openai *openai, const cJSON *piece)
+static struct answer_tool *tool_of(struct openai *openai, const cJSON *piece)
 {
     int64_t index = -1;
     const char *id = json_text(piece, "id");
     const cJSON *given = json_get(piece, "index");
-    if (given && !cJSON_IsNull(given) && (!json_int(given, &index) || index < 0 || index >= TOOLS_MAX)) {
+    if (given && !cJSON_IsNull(given) && (!json_int(given, &index) || index < 0 || index >= ANSWER_TOOLS_MAX)) {
         bad_frame(openai, none, "a tool call with an index that makes no sense");
         return NULL;
     }
-    struct tool *last = openai->tools_count ? &openai->tools[openai->tools_count - 1] : NULL;
+    struct answer *a = &openai->answer;
+    struct answer_tool *last = a->tools_count ? &a->tools[a->tools_count - 1] : NULL;
     if (index < 0 && last && (!id || !id[0] || span_is(provider_held(&last->id), id)))
         return last;
-    for (unsigned i = 0; index >= 0 && i < openai->tools_count; i++)
-        if (openai->tools[i].index == index)
-            return &openai->tools[i];
-    if (openai->tools_count < TOOLS_MAX)
-        return add_tool(openai, (int)index);
-    bad_frame(openai, none, "more than 128 tool calls");
-    return NULL;
+    for (unsigned i = 0; index >= 0 && i < a->tools_count; i++)
+        if (a->tools[i].index == index)
+            return &a->tools[i];
+    return answer_add_tool(a, (int)index, openai->failure);
 }
 
 /* The arguments of a call: pieces of JSON text; from servers that send them as an object, the object's text. */
-static bool take_arguments(struct openai *openai, struct tool *tool, const cJSON *arguments, struct span *ret_piece)
+static bool take_arguments(struct openai *openai, struct answer_tool *tool, const cJSON *arguments, struct span *ret_piece)
 {
     size_t before = tool->arguments.len;
     if (cJSON_IsString(arguments)) {
@@ -416,7 +349,7 @@ static bool take_tool(struct openai *openai, const cJSON *piece, const cJSON *fu
 {
     if (!cJSON_IsObject(piece))
         return bad_frame(openai, none, "a tool call that is no object");
-    struct tool *tool = tool_of(openai, piece);
+    struct answer_tool *tool = tool_of(openai, piece);
     if (!tool)
         return false;
     const char *id = json_text(piece, "id");
@@ -435,7 +368,7 @@ static bool take_tool(struct openai *openai, const cJSON *piece, const cJSON *fu
     if (cJSON_IsObject(function) && !take_arguments(openai, tool, json_get(function, "arguments"), &arguments))
         return false;
     if (new_id.len || new_name.len || arguments.len)
-        openai->sink->tool(openai->sink->arg, (unsigned)(tool - openai->tools), new_id, new_name, arguments);
+        openai->sink->tool(openai->sink->arg, (unsigned)(tool - openai->answer.tools), new_id, new_name, arguments);
     return true;
 }
 
@@ -451,7 +384,7 @@ static bool take_tools(struct openai *openai, const cJSON *delta)
     const cJSON *function = json_get(delta, "function_call"); /* before tools there was one function */
     if (!cJSON_IsObject(function))
         return true;
-    openai->function = true;
+    openai->answer.function = true;
     return take_tool(openai, function, function);
 }
 
@@ -477,17 +410,14 @@ static bool take_choice(struct openai *openai, const cJSON *choice)
         return true;
     if (strcmp(reason, "error") == 0) /* OpenRouter */
         return provider_fail(openai->failure, KIND_OVERLOAD, none, "the answer ended in an error");
-    provider_text(openai->finish, sizeof openai->finish, span_str(reason));
-    openai->finished = true;
+    answer_finish(&openai->answer, reason);
     return true;
 }
 
 /* A chunk of a stream, or the whole answer. */
 static bool take_object(struct openai *openai, const cJSON *object)
 {
-    const char *model = json_text(object, "model");
-    if (model && model[0] && strcmp(model, openai->model) != 0) /* mostly the same in every chunk */
-        provider_text(openai->model, sizeof openai->model, span_str(model));
+    answer_name_model(&openai->answer, json_text(object, "model"));
     const cJSON *choices = json_get(object, "choices"), *choice;
     if (choices && !cJSON_IsArray(choices) && !cJSON_IsNull(choices))
         return bad_frame(openai, none, "choices is not an array");
@@ -511,7 +441,7 @@ static enum err take_event(void *arg, struct span name, struct span data)
         return ERR_OK;
     if (span_is(data, "[DONE]")) {
         openai->done = true;
-        if (openai->finished)
+        if (openai->answer.finished)
             return ERR_OK;
         provider_fail(openai->failure, KIND_STREAM_CUT, none, "the stream ended without a finish_reason");
         return ERR_MALFORMED;
@@ -568,23 +498,7 @@ static bool feed(void *state, struct span bytes, const struct provider_sink *sin
 static bool proven(const void *state)
 {
     const struct openai *openai = state;
-    return openai->stream && openai->done && openai->finished;
-}
-
-static bool space(uint8_t c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
-/* Whether a body that is no JSON looks like the front part of some. */
-static bool cut_short(struct span body, size_t fault_at)
-{
-    size_t from = 0, to = body.len;
-    while (from < to && space(body.data[from]))
-        from++;
-    while (to > from && space(body.data[to - 1]))
-        to--;
-    return from == to || (body.data[from] == '{' && (fault_at >= body.len || body.data[to - 1] != '}'));
+    return openai->stream && openai->done && openai->answer.finished;
 }
 
 static bool end_whole(struct openai *openai)
@@ -595,7 +509,7 @@ static bool end_whole(struct openai *openai)
     enum err e = json_parse(body, &tree, &fault);
     if (e == ERR_NOMEM)
         return no_memory(openai);
-    if (e && cut_short(body, fault.at))
+    if (e && provider_cut_short(body, fault.at))
         return provider_fail(openai->failure, KIND_STREAM_CUT, none, "the answer ends before its JSON does");
     if (e)
         return bad_frame(openai, body, fault.what ? fault.what : "the answer is not JSON");
@@ -606,69 +520,6 @@ static bool end_whole(struct openai *openai)
     if (!cJSON_IsArray(choices) || !cJSON_IsObject(choices->child))
         return bad_frame(openai, body, "the answer has no choices");
     return take_object(openai, tree);
-}
-
-static void put_function(struct json_out *result, const struct tool *tool)
-{
-    json_lit(result, "{\"name\":");
-    json_str(result, provider_held(&tool->name));
-    json_lit(result, ",\"arguments\":");
-    json_str(result, provider_held(&tool->arguments));
-    json_lit(result, "}");
-}
-
-/* Arguments that are no JSON are shown and marked, so that nobody runs them unseen. A missing id is made up: callers tell calls
- * apart by it. */
-static void put_tools(struct json_out *result, const struct openai *openai)
-{
-    for (unsigned i = 0; i < openai->tools_count; i++) {
-        const struct tool *tool = &openai->tools[i];
-        struct span arguments = provider_held(&tool->arguments);
-        json_lit(result, i ? "," : "");
-        if (tool->id.len) {
-            json_lit(result, "{\"id\":");
-            json_str(result, provider_held(&tool->id));
-        } else {
-            json_printf(result, "{\"id\":\"call_%u\"", i);
-        }
-        json_lit(result, ",\"type\":\"function\",\"function\":");
-        put_function(result, tool);
-        if (arguments.len && json_check(arguments, NULL) != ERR_OK)
-            json_lit(result, ",\"malformed\":true");
-        json_lit(result, "}");
-    }
-}
-
-static void put_text(struct json_out *result, const char *name, const struct json_out *text)
-{
-    if (!text->len)
-        return;
-    json_printf(result, ",\"%s\":", name);
-    json_str(result, provider_held(text));
-}
-
-static void put_result(struct json_out *result, const struct openai *openai)
-{
-    json_lit(result, "{\"content\":");
-    json_str(result, provider_held(&openai->content));
-    put_text(result, "reasoning", &openai->reasoning);
-    put_text(result, "refusal", &openai->refusal);
-    if (openai->function && openai->tools_count) {
-        json_lit(result, ",\"function_call\":");
-        put_function(result, &openai->tools[0]);
-    } else if (openai->tools_count) {
-        json_lit(result, ",\"tool_calls\":[");
-        put_tools(result, openai);
-        json_lit(result, "]");
-    }
-    json_lit(result, ",\"finish_reason\":");
-    if (openai->finished)
-        json_str(result, span_str(openai->finish));
-    else
-        json_lit(result, "null"); /* in one piece, some servers give none */
-    json_lit(result, ",\"model\":");
-    json_str(result, span_str(openai->model));
-    json_lit(result, ",\"provider\":\"openai\"}");
 }
 
 static bool end(void *state, const struct provider_sink *sink, struct json_out *result, struct provider_failure *failure)
@@ -682,10 +533,7 @@ static bool end(void *state, const struct provider_sink *sink, struct json_out *
         return provider_fail(failure, KIND_STREAM_CUT, none, "the stream ended without [DONE]");
     if (!openai->stream && !end_whole(openai))
         return false;
-    put_result(result, openai);
-    if (!provider_fits(result, openai->result_max, failure))
-        return false;
-    return true;
+    return answer_put(&openai->answer, "openai", result, failure);
 }
 
 static void usage(const void *state, struct provider_usage *usage)
