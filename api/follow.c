@@ -88,7 +88,7 @@ static void settle_behind(struct follow *f, struct audience *a)
         if (!position_equal(&r->at, &f->at))
             continue;
         r->live = true;
-        r->fresh_from = a->fresh.len;
+        r->given = audience_end(a);
         list_remove(node);
         list_push_back(&a->live, node);
     }
@@ -120,24 +120,19 @@ static void change_run(struct follow *f, uint32_t run)
     }
 }
 
-/* One turn's events to all who are live. Without memory for them they are cut: they come again from where they are. */
-void follow_flush(struct follow *f)
-{
-    struct list *node;
-    for (struct audience *a = f->audiences; a; a = a->next) {
-        LIST_EACH (node, &a->live) {
-            struct reader *r = CONTAINER_OF(node, struct reader, node);
-            if (a->fresh.failed)
-                exchange_cut(r->x);
-            else if (r->fresh_from < a->fresh.len)
-                reader_give(r, span_of(a->fresh.data + r->fresh_from, a->fresh.len - r->fresh_from));
-            r->fresh_from = 0;
-        }
-        json_out_done(&a->fresh);
-    }
-}
-
 /* --- the end --- */
+
+/* Nothing more is asked or heard of the job. */
+static void let_go(struct follow *f, enum watch_end why)
+{
+    struct watch *w = TAKE(f->watch);
+    ask_leave(&f->asked);
+    list_remove(&f->in_again);
+    if (!w)
+        return;
+    w->follow = NULL;
+    watch_settle(f->api, w, why);
+}
 
 struct ended {
     const struct rec_ended *record;
@@ -175,15 +170,45 @@ static void finish_reader(struct reader *r, enum err error, struct span bytes)
         exchange_end(x, error || cut ? (struct span){0} : bytes);
 }
 
-static void finish_live(struct audience *a, const struct ended *ended)
+/* What is fresh to all who are live; with the last of it they are finished. Without memory for it they are cut: they come again
+ * from where they are. */
+static void give_fresh(struct audience *a, unsigned *budget)
 {
-    struct list *node = list_first(&a->live);
-    enum err e = node ? say_rest(&a->fresh, a, a->follow->at, ended) : ERR_OK;
-    while ((node = list_first(&a->live))) {
+    uint64_t end = audience_end(a);
+    struct list *node;
+    while (*budget && (node = list_first(&a->live))) {
         struct reader *r = CONTAINER_OF(node, struct reader, node);
-        size_t from = r->fresh_from;
-        finish_reader(r, e, e ? (struct span){0} : span_of(a->fresh.data + from, a->fresh.len - from));
+        if (r->given == end && !a->over)
+            break;
+        --*budget;
+        struct span owed = {0};
+        if (r->given < end)
+            owed = span_of(a->fresh.data + (r->given - a->fresh_at), (size_t)(end - r->given));
+        if (a->over) {
+            finish_reader(r, a->error, owed);
+            continue;
+        }
+        r->given = end;
+        list_remove(node);
+        list_push_back(&a->live, node);
+        reader_give(r, owed);
+        if (a->fresh.failed)
+            exchange_cut(r->x);
     }
+}
+
+bool follow_flush(struct follow *f, unsigned *budget)
+{
+    for (struct audience *a = f->audiences; a; a = a->next) {
+        give_fresh(a, budget);
+        struct list *first = list_first(&a->live);
+        if (first && (a->over || CONTAINER_OF(first, struct reader, node)->given < audience_end(a)))
+            return false;
+        a->fresh_at = audience_end(a);
+        json_out_done(&a->fresh);
+    }
+    follow_settle(f, WATCH_OVER);
+    return true;
 }
 
 /* Those who are at one place get the same bytes, made once. */
@@ -221,10 +246,14 @@ static void finish(struct follow *f, struct span bytes)
         struct list *node;
         while (e && ((node = list_first(&a->waiting)) || (node = list_first(&a->behind)) || (node = list_first(&a->live))))
             finish_reader(CONTAINER_OF(node, struct reader, node), e, (struct span){0});
-        finish_live(a, &ended);
         finish_others(a, &a->waiting, &ended);
         finish_others(a, &a->behind, &ended);
+        a->over = true;
+        if (!list_empty(&a->live))
+            a->error = say_rest(&a->fresh, a, f->at, &ended);
     }
+    touch(f);
+    let_go(f, WATCH_OVER);
     follow_settle(f, WATCH_OVER);
 }
 
@@ -256,7 +285,7 @@ static void on_record(void *arg, const redisReply *reply)
     struct follow *f = arg;
     f->reading = false;
     if (!f->watch)
-        free(f);
+        follow_settle(f, WATCH_OVER);
     else if (reply && reply->type == REDIS_REPLY_STRING)
         finish(f, span_of(reply->str, reply->len));
     else if (reply && reply->type == REDIS_REPLY_NIL && !f->not_live)
@@ -482,20 +511,15 @@ void follow_start(struct follow *f)
 
 void follow_settle(struct follow *f, enum watch_end why)
 {
-    struct watch *w = f->watch;
     if (f->readers)
         return;
-    ask_leave(&f->asked);
+    let_go(f, why);
     list_remove(&f->in_dirty);
-    list_remove(&f->in_again);
     for (struct audience *a = TAKE(f->audiences), *next; a; a = next) {
         next = a->next;
         json_out_done(&a->fresh);
         free(a);
     }
-    f->watch = NULL;
-    w->follow = NULL;
-    watch_settle(f->api, w, why);
     if (!f->reading)
         free(f);
 }

@@ -6,7 +6,8 @@
 #include "api/find.h"
 #include "api/stream_private.h"
 
-#define AGAIN_MS 200
+#define AGAIN_MS      200
+#define FLUSH_READERS 1024 /* written to in one turn */
 
 static struct streams *streams_of(const struct reader *r)
 {
@@ -79,7 +80,7 @@ void reader_begin(struct reader *r)
         style->status(&out, &place, &f->shown);
     reader_give(r, span_of(out.data, out.len));
     r->live = position_equal(&r->at, &f->at);
-    r->fresh_from = r->audience->fresh.len;
+    r->given = audience_end(r->audience);
     list_remove(&r->node);
     list_push_back(r->live ? &r->audience->live : &r->audience->behind, &r->node);
     if (!r->live)
@@ -212,13 +213,18 @@ void follow_again(struct follow *f)
         timer_set(s->again_timer, at);
 }
 
+/* A crowd is served in parts, so that others' requests come in between. */
 void stream_flush(struct api *api)
 {
-    struct list *node;
-    while ((node = list_first(&api->streams->dirty))) {
+    unsigned budget = FLUSH_READERS;
+    struct list *dirty = &api->streams->dirty, *node;
+    while (budget && (node = list_first(dirty))) {
         list_remove(node);
-        follow_flush(CONTAINER_OF(node, struct follow, in_dirty));
+        if (!follow_flush(CONTAINER_OF(node, struct follow, in_dirty), &budget))
+            list_push_back(dirty, node);
     }
+    if (!list_empty(dirty))
+        loop_again(api->loop);
 }
 
 static void end_readers(struct list *readers)

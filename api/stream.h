@@ -56,7 +56,7 @@ void stream_open(struct api *api, struct exchange *x, struct span tenant, struct
 void stream_event(struct api *api, const struct rec_event *event, struct span body);
 /* A new session with the broker: watches are asked for again. */
 void stream_session(struct api *api);
-/* Once per turn: what it brought goes out, one write per reader. */
+/* Once per turn: what came goes out, one write per reader. */
 void stream_flush(struct api *api);
 /* The child is about to stop: every stream ends here, at once, since it could last for ever; its reader goes on elsewhere. */
 void stream_end_all(struct api *api);

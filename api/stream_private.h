@@ -21,7 +21,7 @@ struct reader {
     struct list in_silent;
     msec wrote_at;
     struct position at; /* but while it is live: then it is where the follow is */
-    size_t fresh_from;  /* live: the audience's fresh bytes from here on are for it */
+    uint64_t given;     /* live: how far it has had what its audience was written */
     bool begun;         /* the head of its answer is out */
     bool live;
     bool brief; /* it is told how things are, and that is all: its caller sends no more, or this child stops */
@@ -34,15 +34,18 @@ struct audience {
     struct follow *follow;
     const struct stream_style *style;
     struct list waiting;   /* nothing is known of the job yet */
-    struct list live;      /* has had all that has come */
+    struct list live;      /* has had all that had come before this turn; who is owed most is first */
     struct list behind;    /* is given the log from where it is */
-    struct json_out fresh; /* what came in this turn, for those who are live */
+    struct json_out fresh; /* what those who are live are owed, written once … */
+    uint64_t fresh_at;     /* … from here on, counted since the beginning */
+    bool over;             /* it ends with `done`, and they with it … */
+    enum err error;        /* … unless that could not be made */
 };
 
 /* One job that is read here. */
 struct follow {
     struct api *api;
-    struct watch *watch; /* NULL: nobody is left, and a reply of Redis is awaited */
+    struct watch *watch; /* NULL: the job has ended, or nobody is left; what is owed, or a reply of Redis, is awaited */
     struct id id;
     struct audience *audiences;
     struct list in_dirty, in_again;
@@ -73,7 +76,14 @@ void follow_again(struct follow *f);
 void follow_ask(struct follow *f);
 void follow_look(struct follow *f);
 void follow_event(struct follow *f, const struct rec_event *event, struct span body);
-void follow_flush(struct follow *f);
+/* Gives what is owed, to at most *budget readers. false: to some it still is. Else f may be gone. */
+bool follow_flush(struct follow *f, unsigned *budget);
+
+/* Up to where a live reader of `a` is to be given. */
+static inline uint64_t audience_end(const struct audience *a)
+{
+    return a->fresh_at + a->fresh.len;
+}
 
 /* Something is known of the job: the answer begins. */
 void reader_begin(struct reader *r);
