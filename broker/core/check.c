@@ -26,8 +26,21 @@ static const char *check_job(const struct sched *s, const struct job *job)
 }
 
 struct sums {
-    uint64_t counts[8], accepted, bytes, cache, flows;
+    uint64_t counts[8], cache, flows;
+    struct room jobs, bytes;
 };
+
+static bool room_equal(const struct room *a, const struct room *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+static void room_add(struct room *sum, const struct room *room)
+{
+    sum->held += room->held;
+    for (int i = 0; i < 3; i++)
+        sum->held_by[i] += room->held_by[i];
+}
 
 static const char *check_jobs(const struct sched *s, struct sums *sums)
 {
@@ -41,8 +54,8 @@ static const char *check_jobs(const struct sched *s, struct sums *sums)
             sums->counts[job->state]++;
             if (!job->state)
                 continue;
-            sums->accepted++;
-            sums->bytes += job_bytes(job);
+            room_take(&sums->jobs, job->class, 1);
+            room_take(&sums->bytes, job->class, job_bytes(job));
             sums->cache += job->body ? job->body->len : 0;
             sums->flows += job->flow != NULL;
         }
@@ -51,14 +64,15 @@ static const char *check_jobs(const struct sched *s, struct sums *sums)
 
 static const char *check_tenants(const struct sched *s)
 {
-    uint64_t jobs = 0, bytes = 0, waiting = 0, active = 0;
+    struct room jobs = {0}, bytes = {0};
+    uint64_t waiting = 0, active = 0;
     for (const struct tenant *tenant = s->tenants; tenant; tenant = tenant->hh.next) {
-        jobs += tenant->jobs;
-        bytes += tenant->bytes;
+        room_add(&jobs, &tenant->jobs_held);
+        room_add(&bytes, &tenant->bytes_held);
         waiting += tenant->waiting;
         active += tenant->active;
     }
-    if (jobs != s->accepted || bytes != s->bytes)
+    if (!room_equal(&jobs, &s->jobs_held) || !room_equal(&bytes, &s->bytes_held))
         return "the tenants' jobs or bytes do not add up";
     if (waiting != s->counts[STATE_PENDING] + s->counts[STATE_RETRYING] || active != s->counts[STATE_PROCESSING])
         return "the tenants' waiting or active jobs do not add up";
@@ -140,7 +154,7 @@ const char *sched_check(const struct sched *s)
         return wrong;
     if (memcmp(sums.counts, s->counts, sizeof sums.counts) != 0)
         return "the counts by state do not add up";
-    if (sums.accepted != s->accepted || sums.bytes != s->bytes || sums.cache != s->body_cache)
+    if (!room_equal(&sums.jobs, &s->jobs_held) || !room_equal(&sums.bytes, &s->bytes_held) || sums.cache != s->body_cache)
         return "jobs, bytes or the body cache do not add up";
     if (!heap_in_order(&s->deadlines))
         return "the deadlines are out of order";

@@ -186,6 +186,15 @@ void job_discard(struct sched *s, struct job **job)
     job_free(&s->names, job);
 }
 
+void job_count_in(struct sched *s, struct job *job)
+{
+    room_take(&s->jobs_held, job->class, 1);
+    room_take(&s->bytes_held, job->class, job_bytes(job));
+    room_take(&job->tenant->jobs_held, job->class, 1);
+    room_take(&job->tenant->bytes_held, job->class, job_bytes(job));
+    job->queue->jobs++;
+}
+
 void job_forget(struct sched *s, struct job *job)
 {
     assert(job->state && !job->lease);
@@ -195,11 +204,11 @@ void job_forget(struct sched *s, struct job *job)
     list_remove(&job->place);
     job_table_remove(&s->jobs, job);
     s->counts[job->state]--;
-    s->accepted--;
-    s->bytes -= job_bytes(job);
+    room_give_back(&s->jobs_held, job->class, 1);
+    room_give_back(&s->bytes_held, job->class, job_bytes(job));
     s->body_cache -= job->body ? job->body->len : 0;
-    job->tenant->jobs--;
-    job->tenant->bytes -= job_bytes(job);
+    room_give_back(&job->tenant->jobs_held, job->class, 1);
+    room_give_back(&job->tenant->bytes_held, job->class, job_bytes(job));
     job->queue->jobs--;
     job->tenant->waiting -= is_waiting(job->state);
     job->tenant->active -= job->state == STATE_PROCESSING;

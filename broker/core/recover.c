@@ -99,11 +99,7 @@ static void fill(struct sched *s, struct job *job, const struct rec_job *record)
 
 static void count_in(struct sched *s, struct job *job)
 {
-    s->accepted++;
-    s->bytes += job_bytes(job);
-    job->tenant->jobs++;
-    job->tenant->bytes += job_bytes(job);
-    job->queue->jobs++;
+    job_count_in(s, job);
     s->counts[0]++;
     job_move(s, job, STATE_PENDING);
 }

@@ -54,7 +54,7 @@ bool sched_room(struct sched *s, const struct job *job)
 
 enum err sched_reserve_due(struct sched *s)
 {
-    return heap_reserve(&s->deadlines, (uint32_t)s->accepted + s->roster.workers_count + 1);
+    return heap_reserve(&s->deadlines, (uint32_t)s->jobs_held.held + s->roster.workers_count + 1);
 }
 
 void sched_again(struct sched *s)
@@ -618,8 +618,8 @@ uint64_t sched_written(const struct sched *s)
 void sched_stats(const struct sched *s, struct sched_stats *ret_stats)
 {
     *ret_stats = s->stats;
-    ret_stats->jobs = s->accepted;
-    ret_stats->job_bytes = s->bytes;
+    ret_stats->jobs = s->jobs_held.held;
+    ret_stats->job_bytes = s->bytes_held.held;
     ret_stats->body_cache_bytes = s->body_cache;
     ret_stats->pending = s->counts[STATE_PENDING];
     ret_stats->processing = s->counts[STATE_PROCESSING];
@@ -635,7 +635,7 @@ void sched_stats(const struct sched *s, struct sched_stats *ret_stats)
     ret_stats->scheduled = ret_stats->pending - in_flows;
     ret_stats->flows = HASH_COUNT(s->ready.flows);
     for (const struct tenant *tenant = s->tenants; tenant; tenant = tenant->hh.next)
-        ret_stats->tenants += tenant->jobs > 0;
+        ret_stats->tenants += tenant->jobs_held.held > 0;
     ret_stats->workers = s->roster.workers_count;
     ret_stats->apis = HASH_COUNT(s->apis);
     ret_stats->slots = s->roster.slots;

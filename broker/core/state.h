@@ -121,9 +121,9 @@ struct sched {
     msec again_at;     /* something had no memory: look again */
     bool reopen;       /* outlets must be looked at again */
 
-    uint64_t bytes, counts[8]; /* live jobs by state; drafts are 0 and not counted in bytes */
-    uint64_t accepted;         /* live jobs, drafts apart */
-    uint64_t draft_bytes;      /* of drafts, bodies included */
+    uint64_t counts[8];                /* live jobs by state; drafts are 0 */
+    struct room jobs_held, bytes_held; /* of live jobs, drafts apart */
+    uint64_t draft_bytes;              /* of drafts, bodies included */
     uint64_t watches;
     struct comeback comeback;
     msec stalled_at, closed_at; /* closed: jobs_max is 0 */
@@ -172,6 +172,8 @@ void job_unwait(struct sched *s, struct job *job);
 unsigned job_reason(const struct job *job);
 /* When something is due for it next. */
 msec job_due(const struct job *job);
+/* Into the bounds of its shard, tenant and queue. */
+void job_count_in(struct sched *s, struct job *job);
 void job_forget(struct sched *s, struct job *job);   /* out of everything, freed by the next step */
 void job_discard(struct sched *s, struct job **job); /* one that is in nothing: freed at once */
 void jobs_sweep(struct sched *s);

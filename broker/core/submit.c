@@ -115,11 +115,12 @@ static enum err admit(const struct sched *s, const struct job *job)
         return ERR_STORE;
     if (s->draining)
         return ERR_DRAINING;
-    if (job->tenant->jobs >= s->settings.tenant_jobs_max)
+    if (!room_for(&job->tenant->jobs_held, job->class, 1, s->settings.tenant_jobs_max))
         return ERR_QUEUE_FULL;
-    if (job->tenant->bytes + bytes > s->settings.tenant_bytes_max)
+    if (!room_for(&job->tenant->bytes_held, job->class, bytes, s->settings.tenant_bytes_max))
         return ERR_BYTES_FULL;
-    if (s->accepted >= s->settings.jobs_max || s->bytes + bytes > s->settings.bytes_max)
+    if (!room_for(&s->jobs_held, job->class, 1, s->settings.jobs_max) ||
+        !room_for(&s->bytes_held, job->class, bytes, s->settings.bytes_max))
         return ERR_OVERLOADED;
     return ERR_OK;
 }
@@ -192,13 +193,9 @@ static void make(struct sched *s, struct request *request)
     job_times(s, job);
     if (!job->max_attempts) /* fixed now: what a caller was told does not change with the settings */
         job->max_attempts = (uint16_t)s->settings.max_attempts;
-    s->accepted++;
-    s->bytes += job_bytes(job);
+    job_count_in(s, job);
     s->body_cache += job->body ? job->body->len : 0;
-    job->tenant->jobs++;
-    job->tenant->bytes += job_bytes(job);
     job->tenant->submitted++;
-    job->queue->jobs++;
     job_move(s, job, STATE_PENDING);
     job_wait(s, job);
     if (job->body)
@@ -211,9 +208,9 @@ static void make(struct sched *s, struct request *request)
     save_job(s, job);
     cache_body(s, job);
     s->stats.submitted++;
-    if (s->accepted < s->settings.jobs_max / 2)
+    if (s->jobs_held.held < s->settings.jobs_max / 2)
         comeback_clear(&s->comeback);
-    if (job->tenant->jobs < s->settings.tenant_jobs_max / 2)
+    if (job->tenant->jobs_held.held < s->settings.tenant_jobs_max / 2)
         comeback_clear(&job->tenant->comeback);
     ack(s, request->peer, request->ref, &job->id, ERR_OK, job->written)->ack.state = job->state;
     show(s, job, EVENT_STATUS);

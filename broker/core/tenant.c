@@ -182,7 +182,7 @@ void tenant_stats(const struct tenant *tenant, msec now, struct sched_tenant_sta
     *ret_stats = (struct sched_tenant_stats){
         .waiting = tenant->waiting,
         .active = tenant->active,
-        .bytes = tenant->bytes,
+        .bytes = tenant->bytes_held.held,
         .submitted = tenant->submitted,
         .completed = tenant->completed,
         .failed = tenant->failed,

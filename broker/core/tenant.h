@@ -5,6 +5,7 @@
 
 #include "broker/core/comeback.h"
 #include "broker/core/hash.h"
+#include "broker/core/room.h"
 #include "broker/core/sched.h"
 #include "broker/core/share.h"
 #include "common/list.h"
@@ -21,7 +22,7 @@ struct account {
 struct tenant {
     UT_hash_handle hh;
     struct account accounts[3];
-    uint64_t jobs, bytes;
+    struct room jobs_held, bytes_held;
     uint64_t waiting, active;
     uint64_t submitted, completed, failed, cancelled, expired;
     uint64_t done_ms_total;

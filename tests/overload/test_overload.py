@@ -8,7 +8,7 @@ import time
 import pytest
 
 import overload
-from overload import RATED, offer, rated_quern, recovery
+from overload import CLASSES, RATED, offer, rated_quern, recovery
 from quern import Quern, until
 
 
@@ -29,6 +29,16 @@ def test_who_comes_back_when_told_is_mostly_let_in():
     truth = overload.honesty(seconds=0.5, after=8)
     print(f"\nRetry-After: {truth['came_back']} came back when told, {truth['kept']:.0%} were let in")
     assert truth["came_back"] > 400 and truth["kept"] > 0.5, truth
+
+
+def test_a_flood_of_background_work_leaves_the_other_classes_served():
+    with rated_quern() as q:
+        offer(q, (0.5, 1))
+        (burst,) = offer(q, (10, 3), mix=(1, 1, 98))
+        assert burst["shed_of"]["background"] > 1000
+        for name in CLASSES[:2]:
+            assert burst["shed_of"][name] == 0, burst["shed_of"]
+            assert burst[name]["count"] > 25
 
 
 @pytest.mark.long

@@ -189,11 +189,37 @@ static void what_cannot_be_kept_is_refused(void **state)
     expect(t, "#29 save body c", "#30 save job c pending", "ack api c pending @30");
 }
 
+/* Of a bound of 32 two places are kept for each class that does not use them. */
+static void a_flood_of_one_class_leaves_room_for_the_others(void **state)
+{
+    struct sched_settings settings = sched_defaults;
+    settings.jobs_max = 32;
+    AUTO(script_free) struct script *t = script_with(&settings);
+    char name[16];
+    for (int i = 0; i < 28; i++) {
+        snprintf(name, sizeof name, "b%d", i);
+        submit(t, name, .class = CLASS_BACKGROUND);
+    }
+    script_scene(t);
+    submit(t, "one more", .class = CLASS_BACKGROUND);
+    expect(t, "ack api one more overloaded in 10000");
+    submit(t, "i0", .class = CLASS_INTERACTIVE);
+    submit(t, "i1", .class = CLASS_INTERACTIVE);
+    submit(t, "s0", .class = CLASS_STANDARD);
+    script_scene(t);
+    submit(t, "i2", .class = CLASS_INTERACTIVE);
+    expect(t, "ack api i2 overloaded in 10000"); /* the last place is a standard one's */
+    submit(t, "s1", .class = CLASS_STANDARD);
+    script_scene(t);
+    submit(t, "s2", .class = CLASS_STANDARD);
+    expect(t, "ack api s2 overloaded in 10000");
+}
+
 static void bytes_have_a_bound_too(void **state)
 {
     struct sched_settings settings = sched_defaults;
-    settings.tenant_bytes_max = 1500;
-    settings.bytes_max = 2500;
+    settings.tenant_bytes_max = 1700;
+    settings.bytes_max = 2700;
     AUTO(script_free) struct script *t = script_with(&settings);
     char text[1001];
     memset(text, 'x', 1000);
@@ -245,6 +271,7 @@ int main(void)
         cmocka_unit_test(withdrawn_in_every_state),
         cmocka_unit_test(what_another_was_answered_with_is_not_withdrawn),
         cmocka_unit_test(what_cannot_be_kept_is_refused),
+        cmocka_unit_test(a_flood_of_one_class_leaves_room_for_the_others),
         cmocka_unit_test(bytes_have_a_bound_too),
         cmocka_unit_test(a_bad_field_is_named),
         cmocka_unit_test(no_number_of_a_caller_overflows),
