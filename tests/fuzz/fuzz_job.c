@@ -13,7 +13,7 @@ static const struct id id = {{1, 2, 3}};
 
 static bool is_object(struct span text)
 {
-    return text.len >= 2 && text.data[0] == '{' && !json_check(text, NULL);
+    return text.len >= 2 && text.data[0] == '{' && text.data[text.len - 1] == '}' && !json_check(text, NULL);
 }
 
 /* Members doubled between our own and the display are the api's own matter when it writes the display. */
