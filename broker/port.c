@@ -7,7 +7,13 @@
 #include "common/log.h"
 #include "common/role.h"
 
-#define BAD_LOG_MS 1000
+#define LOG_EVERY_MS 1000
+
+/* What a peer can bring about at will is logged once a second, with how often it was. */
+struct seldom {
+    msec logged_at;
+    uint64_t count; /* since then */
+};
 
 struct port {
     struct broker *broker;
@@ -19,12 +25,23 @@ struct port {
     size_t count;
     struct frame frame;
     struct frame_buffer buffer;
-    msec bad_logged_at;
-    uint64_t bad_unlogged;
+    struct seldom bad, refused, strangers;
 };
 
 static void on_message(void *arg, const struct wire_route *route, const char *key, struct span header, struct span body);
 static void on_bad(void *arg, const struct wire_route *route, const char *why);
+
+/* Whether to log now; *ret_count: for how many. */
+static bool is_due(struct port *port, struct seldom *seldom, uint64_t *ret_count)
+{
+    msec now = loop_now(broker_loop(port->broker));
+    seldom->count++;
+    if (seldom->logged_at && now - seldom->logged_at < LOG_EVERY_MS)
+        return false;
+    *ret_count = seldom->count;
+    *seldom = (struct seldom){.logged_at = now};
+    return true;
+}
 
 /* ---- life ---- */
 
@@ -69,7 +86,8 @@ static enum err bind_wire(struct port *port, const char *endpoint)
         e = wire_key_read(conf->broker.key_file, &options.public_key, &options.secret_key);
     if (e == ERR_OK)
         e = wire_new(broker_loop(port->broker), &options,
-                     (struct wire_hooks){.message = on_message, .bad = on_bad, .arg = port}, &port->wire);
+                     (struct wire_hooks){.message = on_message, .bad = on_bad, .stranger = port_stranger, .arg = port},
+                     &port->wire);
     explicit_bzero(&options.secret_key, sizeof options.secret_key);
     free(keys);
     return e;
@@ -274,9 +292,11 @@ void port_close(struct peer *peer, bool bye, const char *why)
 static void refuse(struct port *port, const struct wire_route *route, enum err error, const char *name)
 {
     struct msg_refused refused = {.error = (uint16_t)error, .detail = span_str(err_sentence(error))};
+    uint64_t count;
     port->stats->sessions_refused++;
-    log_event(LOG_PEER_REFUSED, "peer=%s as=%s error=%s", log_str(span_str(name)), role_name(port->hooks.role),
-              err_name(error));
+    if (is_due(port, &port->refused, &count))
+        log_event(LOG_PEER_REFUSED, "peer=%s as=%s error=%s count=%" PRIu64, log_str(span_str(name)),
+                  role_name(port->hooks.role), err_name(error), count);
     reply_to(port, route, MESSAGE_REFUSED, &refused);
 }
 
@@ -386,15 +406,20 @@ static void open_session(struct port *port, const struct wire_route *route, cons
 
 static void bad(struct port *port, const char *from, const char *why)
 {
-    msec now = loop_now(broker_loop(port->broker));
+    uint64_t count;
     port->stats->frames_bad++;
-    port->bad_unlogged++;
-    if (port->bad_logged_at && now - port->bad_logged_at < BAD_LOG_MS)
-        return;
-    log_event(LOG_FRAME_BAD, "from=%s as=%s count=%" PRIu64 " why=%s", log_str(span_str(from)), role_name(port->hooks.role),
-              port->bad_unlogged, log_str(span_str(why)));
-    port->bad_logged_at = now;
-    port->bad_unlogged = 0;
+    if (is_due(port, &port->bad, &count))
+        log_event(LOG_FRAME_BAD, "from=%s as=%s count=%" PRIu64 " why=%s", log_str(span_str(from)), role_name(port->hooks.role),
+                  count, log_str(span_str(why)));
+}
+
+void port_stranger(void *arg)
+{
+    struct port *port = arg;
+    uint64_t count;
+    port->stats->strangers++;
+    if (is_due(port, &port->strangers, &count))
+        log_event(LOG_PEER_STRANGER, "as=%s count=%" PRIu64, role_name(port->hooks.role), count);
 }
 
 static void on_bad(void *arg, const struct wire_route *route, const char *why)

@@ -89,6 +89,9 @@ void port_fill_welcome(const struct port *port, struct msg_welcome *welcome);
 /* Sends an encoded WELCOME and keeps it until the peer has it. */
 enum err port_send_welcome(struct peer *peer, struct span header);
 
+/* A connection without a handshake has ended: counted and logged. The hook of a wire, whose arg is the port. */
+void port_stranger(void *port);
+
 /* A frame that the table allows and the conversation does not: it is dropped, counted and logged. */
 void port_bad(struct peer *peer, const char *why);
 

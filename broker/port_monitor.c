@@ -509,7 +509,8 @@ static enum err open_feed(struct port_monitor *p, const struct conf *conf)
     if (e == ERR_OK && strncmp(endpoint, "tcp://", 6) == 0)
         e = wire_key_read(conf->broker.key_file, &options.public_key, &options.secret_key);
     if (e == ERR_OK)
-        e = wire_new(broker_loop(p->broker), &options, (struct wire_hooks){.arg = p}, &p->feed);
+        e = wire_new(broker_loop(p->broker), &options, (struct wire_hooks){.stranger = port_stranger, .arg = p->port},
+                     &p->feed);
     if (e != ERR_OK)
         log_event(LOG_FATAL, "what=bind endpoint=%s error=%s", log_str(span_str(endpoint)), err_name(e));
     explicit_bzero(&options.secret_key, sizeof options.secret_key);

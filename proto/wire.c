@@ -23,7 +23,9 @@
 #define BACKLOG          1024
 #define HANDSHAKE_FAILED                                                                                                       \
     (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
-#define MONITOR_EVENTS (ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | HANDSHAKE_FAILED)
+#define MONITOR_EVENTS   (ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | HANDSHAKE_FAILED)
+#define MONITOR_MESSAGES (1 << 20) /* ZeroMQ's thread would wait for room among events: a loop that is busy must not stop it   \
+                                    */
 
 struct wire {
     struct loop *loop;
@@ -41,6 +43,7 @@ struct wire {
     struct event *monitor_readable;
     bool monitor_due;
     bool connected;
+    uint64_t accepted, greeted, strangers; /* connections; those whose handshake succeeded, and those that ended without */
     struct zap_member zap;
     struct wire_key *allowed; /* sorted */
     size_t allowed_count;
@@ -234,11 +237,14 @@ static bool start_monitor(struct wire *wire)
     static unsigned made; /* names must differ: a closed monitor's stays taken for a moment */
     char name[48];
     snprintf(name, sizeof name, "inproc://quern-monitor-%u", made++);
-    int events = MONITOR_EVENTS | (wire->hooks.refused ? ZMQ_EVENT_CONNECT_RETRIED : 0);
+    int events =
+        MONITOR_EVENTS | (wire->hooks.refused ? ZMQ_EVENT_CONNECT_RETRIED : 0) | (wire->bound ? ZMQ_EVENT_ACCEPTED : 0);
+    int messages = MONITOR_MESSAGES;
     if (zmq_socket_monitor(wire->handle, name, events) != 0)
         return false;
     wire->monitor = new_socket(ZMQ_PAIR);
-    if (!wire->monitor || zmq_connect(wire->monitor, name) != 0)
+    if (!wire->monitor || zmq_setsockopt(wire->monitor, ZMQ_RCVHWM, &messages, sizeof messages) != 0 ||
+        zmq_connect(wire->monitor, name) != 0)
         return false;
     wire->monitor_readable = watch(wire, wire->monitor, monitor_fired);
     wire->monitor_due = true;
@@ -295,7 +301,7 @@ static enum err open_socket(struct wire *wire, const struct wire_options *option
     wire->readable = watch(wire, wire->handle, fired);
     if (!wire->readable)
         return ERR_NOMEM;
-    if (!wire->bound && !start_monitor(wire)) /* before it can connect */
+    if ((!wire->bound || wire->hooks.stranger) && !start_monitor(wire)) /* before it can connect or accept */
         return ERR_SYSTEM;
     e = attach(wire, options->endpoint);
     if (e)
@@ -345,7 +351,7 @@ void wire_free(struct wire **wire_ptr)
         event_free(wire->readable);
     if (wire->monitor_readable)
         event_free(wire->monitor_readable);
-    if (wire->handle && !wire->bound)
+    if (wire->handle) /* first: ZeroMQ's thread waits for ever to tell a monitor that has gone */
         zmq_socket_monitor(wire->handle, NULL, 0);
     close_socket(&wire->monitor);
     if (wire->path && wire->listener.fd >= 0)
@@ -498,11 +504,27 @@ static bool receive_event(struct wire *wire, uint16_t *ret_event)
     return received;
 }
 
+/* ZeroMQ does not say whose connection has ended. If more were accepted than have come through a handshake or were told, it
+ * was, with rare exceptions that the next one evens out, one of those. */
+static void count_strangers(struct wire *wire, uint16_t event)
+{
+    wire->accepted += event == ZMQ_EVENT_ACCEPTED;
+    wire->greeted += event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
+    if (event != ZMQ_EVENT_DISCONNECTED || wire->accepted - wire->greeted <= wire->strangers)
+        return;
+    wire->strangers++;
+    wire->hooks.stranger(wire->hooks.arg);
+}
+
 static void drain_monitor(struct wire *wire)
 {
     uint16_t event;
     wire->monitor_due = false;
     while (receive_event(wire, &event)) {
+        if (wire->bound) {
+            count_strangers(wire, event);
+            continue;
+        }
         if (event == ZMQ_EVENT_CONNECT_RETRIED) {
             if (!wire->connected)
                 wire->hooks.refused(wire->hooks.arg);

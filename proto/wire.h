@@ -49,6 +49,9 @@ struct wire_hooks {
     void (*connected)(void *arg, bool connected);
     /* Connecting was refused; ZeroMQ tries again by itself, every 20 to 250 ms. May be NULL: then nobody is woken for it. */
     void (*refused)(void *arg);
+    /* Binding wires: a connection ended that never came through its handshake: a scanner, another protocol, a key that is not
+     * allowed. What it sent went nowhere. May be NULL. */
+    void (*stranger)(void *arg);
     void *arg;
 };
 

@@ -4,14 +4,19 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 
+import pytest
+import zmq
+
 import quern_wire as wire
-from quern import Http, Quern, until
+from quern import BUILD, Http, Quern, free_port, until
 from test_store import Shard, accepted, finish, has, submit
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + bytes(32)
@@ -29,6 +34,33 @@ def long_frame(size):
 RAW = [b"", b"\x00", b"GET / HTTP/1.1\r\n\r\n", b"\x03\x00W1\x06\x00EVIL!", GREETING[:20], GREETING, GREETING + b"\x04\xff", GREETING + ready(b"PUSH"),
        GREETING + ready(b"DEALER") + long_frame(2**63), GREETING + ready(b"DEALER") + long_frame(2**40) + b"x" * 99,
        GREETING + ready(b"DEALER") + b"\x01\x05hello" * 50, GREETING + ready(b"DEALER") + b"\x04\x05\x04PING", GREETING + ready(b"SUB") + b"\x00\x01\x01" * 999]
+
+
+SOCKETS = ("api", "worker", "monitor", "feed")
+
+
+class Guarded(Shard):
+    """A broker whose sockets are TCP with CURVE: one listed key per role."""
+
+    def __init__(self):
+        key_file = os.path.join(tempfile.mkdtemp(prefix="quern-test-keys-"), "broker.key")
+        made = subprocess.run([str(BUILD / "quernctl"), "keygen", key_file], capture_output=True, text=True, check=True)
+        self.public = next(word for word in made.stdout.split() if len(word) == 40)
+        self.keys = {role: [k.decode() for k in zmq.curve_keypair()] for role in ("api", "worker", "monitor")}
+        self.ports = {name: free_port() for name in SOCKETS}
+        super().__init__(key_file=key_file, public_key=self.public, **{n: f"tcp://127.0.0.1:{p}" for n, p in self.ports.items()},
+                         peers=[{"name": role, "public_key": pair[0], "role": role} for role, pair in self.keys.items()])
+
+    def peer(self, role, at=None, keys=None, **fields):
+        fields = {**({"slots": 4, "served": [wire.ECHO]} if role == "worker" else {}), **fields}
+        peer = wire.Peer(f"tcp://127.0.0.1:{self.ports[at or role]}", role, keys=(*(keys or self.keys[role]), self.public), **fields)
+        self.peers.append(peer)
+        return peer
+
+    def numbers(self, api):
+        api.send("stats", ref=9)
+        answer = api.receive("stats_answer", where=lambda m: m.ref == 9)
+        return {c["name"]: c["value"] for c in answer.counters}
 
 
 def descriptors(pid):
@@ -59,6 +91,168 @@ def test_bytes_that_are_not_zmtp():
         accepted(api)
         until(lambda: descriptors(s.broker.process.pid) <= before, "descriptors are back")
         assert s.broker.process.poll() is None
+
+
+def nonsense(rng):
+    """What a scanner, an old ZeroMQ, another protocol, or someone who means harm sends to a socket."""
+    kind = rng.randrange(8)
+    if kind == 0:
+        return rng.randbytes(rng.randrange(1, 300))
+    if kind == 1:  # ZMTP/1.0, which has no handshake
+        return b"\x03\x00W%d" % rng.randrange(10) + b"".join(b"%c\x01" % (len(b) + 1) + b for b in (rng.randbytes(rng.randrange(1, 40)) for _ in range(4)))
+    if kind == 2:
+        return b"GET /%d HTTP/1.1\r\nHost: q\r\n\r\n" % rng.randrange(1000)
+    if kind == 3:  # a message without end
+        return GREETING + ready(b"DEALER") + b"\x01\x01a" * rng.randrange(1, 2000)
+    if kind == 4:
+        return GREETING + ready(rng.choice([b"DEALER", b"SUB", b"REQ", b"PUSH"])) + long_frame(1 << rng.randrange(20, 63)) + rng.randbytes(50)
+    if kind == 5:  # a frame as a peer would send it, without being one
+        header = wire.encode("heartbeat", 1, slots=4)
+        return GREETING + ready(b"DEALER") + b"\x03" + struct.pack(">Q", len(header)) + header + b"\x00\x00"
+    if kind == 6:  # a CURVE greeting and a HELLO of noise
+        return GREETING[:12] + b"CURVE" + bytes(47) + b"\x04\xc8\x05HELLO" + rng.randbytes(194)
+    return GREETING[:rng.randrange(64)]
+
+
+def five_hundred(connect, seed):
+    """500 connections to each socket, none of which has a key; some stay open for a while."""
+    rng, kept = random.Random(seed), []
+    for name in SOCKETS:
+        for i in range(500):
+            s = connect(name, nonsense(rng))
+            if i % 10:
+                s.close()
+            else:
+                kept.append(s)
+    for s in kept:
+        s.close()
+
+
+def tcp(port, data):
+    s = socket.create_connection(("127.0.0.1", port), timeout=5)
+    with contextlib.suppress(OSError):
+        s.sendall(data)
+    return s
+
+
+def strangers_told(log):
+    lines = [line for line in log.splitlines() if "event=peer.stranger" in line]
+    return len(lines), sum(int(line.split(" count=")[1]) for line in lines)
+
+
+def test_five_hundred_strangers_at_every_tcp_socket_reach_no_session():
+    with Guarded() as s:
+        api, worker = s.peer("api"), s.peer("worker")
+        before, open_before, began = s.numbers(api), descriptors(s.broker.process.pid), time.monotonic()
+        five_hundred(lambda name, data: tcp(s.ports[name], data), 11)
+        for name in SOCKETS:  # ZeroMQ itself, with a key that is not listed, one that is for another role, and without one
+            for keys in ([k.decode() for k in zmq.curve_keypair()], s.keys["worker" if name != "worker" else "api"], None):
+                forger = zmq.Context.instance().socket(zmq.DEALER)
+                forger.linger = 0
+                if keys:
+                    forger.curve_publickey, forger.curve_secretkey, forger.curve_serverkey = (k.encode() for k in (*keys, s.public))
+                forger.connect(f"tcp://127.0.0.1:{s.ports[name]}")
+                forger.send_multipart([wire.encode("hello", minor=wire.MINOR, role=wire.ROLES["worker"], instance=os.urandom(16), name="forger"), b""])
+                s.peers.append(forger)
+        until(lambda: s.numbers(api)["strangers"] >= 2000, "every stranger is counted")
+        job_id = accepted(api)
+        finish(worker, worker.receive("job", where=lambda m: m.id == job_id))
+        worker.receive("outcome_ack")
+        after = s.numbers(api)
+        assert {k: after[k] - before[k] for k in ("sessions", "sessions_refused", "frames_bad", "frames_stale", "hello_wanted")} == dict.fromkeys(
+            ("sessions", "sessions_refused", "frames_bad", "frames_stale", "hello_wanted"), 0), "something was forged"
+        lines, told = strangers_told(s.broker.log())
+        assert told > 0 and lines <= 4 * (time.monotonic() - began + 1), "a line per socket and second"
+        until(lambda: descriptors(s.broker.process.pid) <= open_before + 12, "descriptors are back")
+        assert rss_mib(s.broker.process.pid) < 100
+
+
+def test_five_hundred_strangers_at_every_local_socket_reach_no_session():
+    """Over ipc the directory is the guard and there is no key: frames may arrive, but none opens or speaks in a session."""
+    with Shard() as s:
+        api, worker = s.peer("api"), s.peer("worker")
+        before, open_before, began = s.broker.numbers(), descriptors(s.broker.process.pid), time.monotonic()
+        five_hundred(lambda name, data: unix(s.broker.dir / f"{name}.sock", data), 12)
+        job_id = accepted(api)
+        finish(worker, worker.receive("job", where=lambda m: m.id == job_id))
+        worker.receive("outcome_ack")
+        until(lambda: descriptors(s.broker.process.pid) <= open_before, "descriptors are back")
+        after = s.broker.numbers()
+        assert after["sessions"] - before["sessions"] == 1, "a session was forged"  # the one is quernctl's, who asks
+        assert after["frames_bad"] - before["frames_bad"] + after["hello_wanted"] - before["hello_wanted"] > 100, "and were dropped"
+        lines = len([line for line in s.broker.log().splitlines() if "event=frame.bad" in line])
+        assert lines <= 4 * (time.monotonic() - began + 2)
+        assert rss_mib(s.broker.process.pid) < 100
+
+
+def test_a_key_opens_the_sockets_of_its_role_only():
+    with Guarded() as s:
+        api = s.peer("api")
+        for role, at in (("worker", "api"), ("monitor", "worker"), ("api", "monitor"), ("worker", "feed")):
+            other = s.peer(role, at=at, hello=False)
+            other.say_hello()
+            assert other.receive("welcome", "refused", seconds=0.3, missing=None) is None
+        until(lambda: s.numbers(api)["strangers"] >= 4, "they are strangers there")
+        impostor = s.peer("worker", at="worker", hello=False)  # the worker's key, the api's role
+        impostor.say_hello(role=wire.ROLES["api"])
+        assert impostor.receive("refused").error == 15
+
+
+def sayers():
+    """Of each message, who may say it to a broker."""
+    text = (wire.ROOT / "proto/messages.def").read_text()
+    rows = re.findall(r"^MESSAGE\(\w+, (\w+), \d+, ([^,]+), ([^,]+),", text, flags=re.M)
+    peers = {"FROM_PEER": {"api", "worker", "monitor"}, "FROM_API": {"api"}, "FROM_WORKER": {"worker"}, "FROM_MONITOR": {"monitor"}}
+    return {name: set().union(*(peers.get(f.strip(), set()) for f in said.split("|"))) if "TO_BROKER" in heard else set()
+            for name, said, heard in rows}
+
+
+def test_every_message_from_the_wrong_role_is_dropped():
+    with Shard() as s:
+        api = s.peer("api")
+        job_id = accepted(api)
+        for role in ("api", "worker", "monitor"):
+            wrong = [m for m, roles in sayers().items() if role not in roles]
+            assert len(wrong) > 15
+            before, peer = s.broker.numbers()["frames_bad"], s.peer(role, **({"slots": 0} if role == "worker" else {}))
+            for message in wrong:
+                id_field = {"id": job_id} if any(name == "id" for _, name, _ in wire.MESSAGES[message][1]) else {}
+                peer.send(message, **id_field)
+            until(lambda: s.broker.numbers()["frames_bad"] - before == len(wrong), f"all of the {role}'s are bad")
+        assert has(api, job_id).view["state"] == 1
+
+
+def test_absurd_counts_of_foreign_things_cost_little():
+    with Shard() as s:
+        api, worker = s.peer("api"), s.peer("worker")
+        job_id = accepted(api)
+        job = worker.receive("job")
+        foreign = [{"id": wire.job_id(), "fence": (2**64 - 1, i)} for i in range(9000)]
+        began = time.monotonic()
+        for _ in range(5):
+            worker.send("heartbeat", slots=2**32 - 1, leases=foreign)
+            worker.send("progress", items=[{**f, "progress": 255} for f in foreign])
+            worker.send("run_events", items=[{**f, "offset": 2**63, "bytes": 0} for f in foreign])
+            for verb in ("cancel", "forget", "ask", "unwatch", "withdraw", "watch"):
+                known = {name for _, name, _ in wire.MESSAGES[verb][1]}
+                api.send(verb, **{k: v for k, v in {"ref": 5, "id": wire.job_id(), "tenant": "nobody"}.items() if k in known})
+        assert len(worker.receive("heartbeat_ack", seconds=20).drop) == 9000
+        finish(worker, job)
+        worker.receive("outcome_ack", where=lambda m: m.items[0]["id"] == job_id, seconds=20)
+        assert time.monotonic() - began < 15 and rss_mib(s.broker.process.pid) < 200
+        assert s.broker.numbers()["slots"] <= 65536
+
+
+def test_a_peer_that_is_refused_again_and_again_does_not_fill_the_log():
+    with Shard() as s:
+        api, began = s.peer("api"), time.monotonic()
+        liar = s.peer("worker", hello=False)
+        for _ in range(2000):
+            liar.say_hello(role=wire.ROLES["api"])
+        until(lambda: s.broker.numbers()["sessions_refused"] >= 2000, "all are refused")
+        lines = [line for line in s.broker.log().splitlines() if "event=peer.refused" in line]
+        assert 1 <= len(lines) <= time.monotonic() - began + 2
+        accepted(api)
 
 
 def test_a_subscription_of_megabytes_costs_nothing():

@@ -80,11 +80,12 @@ class Redis:
 
 
 class Broker:
-    def __init__(self, directory, redis_socket, name="", **settings):
+    def __init__(self, directory, redis_socket, name="", peers=(), **settings):
         self.dir = pathlib.Path(directory)
         self.dir.mkdir(mode=0o700, exist_ok=True)
         self.settings = self.dir / "settings.yaml"
-        self.write({"quern": {"state_dir": str(self.dir)}, "redis": {"socket": redis_socket}, "broker": {"name": name, **settings}})
+        self.write({"quern": {"state_dir": str(self.dir)}, "redis": {"socket": redis_socket}, "broker": {"name": name, **settings},
+                    **({"peers": peers} if peers else {})})
         self.process = None
         self.start()
 

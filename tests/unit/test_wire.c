@@ -38,6 +38,7 @@ struct end {
     char why[64];
     bool echo;
     unsigned refused; /* echoes that could not be sent */
+    unsigned strangers;
 };
 
 static struct world {
@@ -79,6 +80,12 @@ static void on_connected(void *arg, bool connected)
 {
     struct end *end = arg;
     end->connected = connected ? 1 : -1;
+}
+
+static void on_stranger(void *arg)
+{
+    struct end *end = arg;
+    end->strangers++;
 }
 
 static void turn(void *arg)
@@ -158,7 +165,8 @@ static int end(void **state)
 
 static struct wire_hooks hooks_of(struct end *e)
 {
-    return (struct wire_hooks){.message = on_message, .bad = on_bad, .connected = on_connected, .arg = e};
+    return (struct wire_hooks){
+        .message = on_message, .bad = on_bad, .connected = on_connected, .stranger = on_stranger, .arg = e};
 }
 
 static enum err open_wire(unsigned i, struct wire_options options)
@@ -690,6 +698,11 @@ static int connect_raw(const char *endpoint)
     return fd;
 }
 
+static bool strangers_have_gone(void *arg)
+{
+    return server->strangers >= 500;
+}
+
 /* ZMTP/1.0 takes raw bytes for messages where no mechanism stands before it. */
 static void forged_frames_are_never_delivered(void **state)
 {
@@ -717,7 +730,10 @@ static void forged_frames_are_never_delivered(void **state)
     assert_true(run_until(is_connected, client));
     send_ok(client, NULL, "a friend's", NULL);
     assert_true(run_until(has_message, server));
+    assert_true(run_until(strangers_have_gone, NULL));
+    wire_free(&client->wire);
     run_for(300, never, NULL);
+    assert_int_equal(server->strangers, 500); /* the friend that left was none */
     assert_int_equal(server->messages, 1);
     assert_int_equal(server->bad, 0);
     assert_memory_equal(server->header, "a friend's", 10);
