@@ -41,6 +41,10 @@ static void on_outcome(struct port_worker *p, struct peer *peer, const struct fr
         port_bad(peer, "an outcome's lengths do not add up");
         return;
     }
+    if (o->result_bytes > PROTO_RESULT_BYTES || o->log_bytes > PROTO_LOG_BYTES) {
+        port_bad(peer, "an outcome's result or log is longer than any may be");
+        return;
+    }
     AUTO(blob_free) struct blob *body = blob_copy(frame->body);
     struct input in = {.type = INPUT_OUTCOME, .peer = peer->number, .outcome = o, .body = body};
     if (!body || !step(p, &in))

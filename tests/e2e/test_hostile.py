@@ -222,6 +222,23 @@ def test_every_message_from_the_wrong_role_is_dropped():
         assert has(api, job_id).view["state"] == 1
 
 
+def test_results_that_are_too_large_or_lie_about_their_length_end_nothing():
+    with Shard() as s:
+        api, worker = s.peer("api"), s.peer("worker")
+        job_id = accepted(api)
+        job = worker.receive("job")
+        before = s.broker.numbers()["frames_bad"]
+        lies = [(5 << 20, 0, b'"' + b"a" * ((5 << 20) - 2) + b'"'), (0, 5 << 20, b"l" * (5 << 20)), (2**32 - 1, 2**32 - 1, b"x"), (2, 0, b"x"), (0, 0, b"x")]
+        for result_bytes, log_bytes, body in lies:
+            worker.send("outcome", id=job.id, fence=job.fence, result_bytes=result_bytes, log_bytes=log_bytes, body=body)
+        for total in (1, 2**32 - 1):
+            worker.send("run_events", items=[{"id": job.id, "fence": job.fence, "offset": 2**64 - 1, "bytes": total}] * 3, body=b"x")
+        until(lambda: s.broker.numbers()["frames_bad"] - before == len(lies) + 2, "all are bad")
+        assert has(api, job_id).view["state"] == 2
+        finish(worker, job)
+        until(lambda: s.stored("r", job_id), "the honest one ends it")
+
+
 def test_absurd_counts_of_foreign_things_cost_little():
     with Shard() as s:
         api, worker = s.peer("api"), s.peer("worker")
