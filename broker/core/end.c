@@ -243,6 +243,13 @@ enum err on_forget(struct sched *s, const struct input *in)
     return ERR_OK;
 }
 
+/* A key lives for idem_ttl_ms from the submit that made its job; after that it may be another job's, and a record may be kept
+ * for longer. */
+static bool owns_its_key(const struct sched *s, const struct rec_ended *ended)
+{
+    return ended->idem.len == 32 && s->now < ended->created_at + s->settings.idem_ttl_ms;
+}
+
 enum err forget_answered(struct sched *s, const struct input *in, bool known)
 {
     const struct rec_ended *ended = in->type == INPUT_FOUND ? in->found.ended : NULL;
@@ -255,7 +262,7 @@ enum err forget_answered(struct sched *s, const struct input *in, bool known)
         list_remove(node);
         bool mine = ended && span_equal(ended->spec.tenant, span_of(request->tenant, request->tenant_len));
         uint64_t number = 0;
-        if (mine && ended->idem.len == 32) /* so that the key may be used again */
+        if (mine && owns_its_key(s, ended)) /* so that the key may be used again */
             drop_idem(s, ended->idem.data);
         if (mine)
             number = drop_ended(s, &request->id, ended);

@@ -190,6 +190,19 @@ static void forgotten_after_its_end(void **state)
     expect(t, "lookup ended c", "answer api c not_live");
 }
 
+static void forgetting_a_job_leaves_its_key_to_who_used_it_again(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    script_at(t, 86400000); /* the key of "a", which ended at 0 and is kept for longer, has expired */
+    submit(t, "b", .key = "key");
+    absent(t, LOOKUP_IDEM, "key");
+    stored(t);
+    script_scene(t);
+    forget(t, "a");
+    found_ended(t, LOOKUP_ENDED, "a", "acme", STATE_COMPLETED, "key");
+    expect(t, "lookup ended a", "#4 drop ended a", "answer api a - progress 0 calls 0 @4");
+}
+
 static void left_by_its_caller(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -311,6 +324,7 @@ int main(void)
         cmocka_unit_test(a_body_that_is_nowhere_fails_as_lost),
         cmocka_unit_test(another_tenant_sees_nothing),
         cmocka_unit_test(forgotten_after_its_end),
+        cmocka_unit_test(forgetting_a_job_leaves_its_key_to_who_used_it_again),
         cmocka_unit_test(left_by_its_caller),
         cmocka_unit_test(a_wait_has_an_end),
         cmocka_unit_test(a_job_that_came_back_expires_all_the_same),
