@@ -15,7 +15,7 @@ static void ack_outcome(struct sched *s, peer_number peer, const struct id *id, 
 static void refuse_late(struct sched *s, const struct input *in, struct worker *worker, struct job *job)
 {
     struct lease *lease = lease_find(s, worker, &in->outcome->id, in->outcome->fence);
-    uint64_t after = job ? job->written : 0; /* a draft's is 0 */
+    uint64_t after = job && job->state ? job->written : s->written; /* of one that is gone, its removal may be on its way */
     worker->doubtful = false;
     roster_changed(&s->roster, worker);
     if (lease && !lease->job) { /* its job was cancelled or expired: as expected */

@@ -198,7 +198,7 @@ static void an_outcome_nobody_waits_for_is_acknowledged(void **state)
     worker(t, "w", .slots = 0);
     script_scene(t);
     outcome(t, "w", "nosuch", 3);
-    expect(t, "release w nosuch 3");
+    expect(t, "release w nosuch 3 @1");
 }
 
 static void an_older_data_set_is_written_anew(void **state)

@@ -221,7 +221,22 @@ static void a_late_outcome_is_void_and_acknowledged(void **state)
     expect(t, "#6 save ended a completed result right [w worker_crash] [v] for 3600000", "#7 drop body a", "release v a 2 @7",
            "release v a 2 @7");
     outcome(t, "v", "nosuch", 9);
-    expect(t, "release v nosuch 9");
+    expect(t, "release v nosuch 9 @7");
+}
+
+/* Said twice, because its session broke meanwhile: a worker forgets a run only when a start could not find it any more. */
+static void a_withdrawn_runs_outcome_is_kept_until_the_withdrawal_is_stored(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    submit(t, "a");
+    stored(t);
+    script_scene(t);
+    withdraw(t, "a");
+    expect(t, "#4 drop job a", "cancel w a 1 @4");
+    outcome(t, "w", "a", 1, .kind = KIND_CANCELLED);
+    outcome(t, "w", "a", 1, .kind = KIND_CANCELLED);
+    expect(t, "release w a 1 @4", "release w a 1 @4");
 }
 
 static void a_draining_worker_gets_nothing_more(void **state)
@@ -278,6 +293,7 @@ int main(void)
         cmocka_unit_test(a_poisonous_job_ends_in_the_one_slot_child),
         cmocka_unit_test(a_job_that_could_not_be_sent_goes_back_uncharged),
         cmocka_unit_test(a_late_outcome_is_void_and_acknowledged),
+        cmocka_unit_test(a_withdrawn_runs_outcome_is_kept_until_the_withdrawal_is_stored),
         cmocka_unit_test(a_draining_worker_gets_nothing_more),
         cmocka_unit_test(a_draining_broker_starts_and_takes_nothing_more),
         cmocka_unit_test(jobs_park_until_a_worker_serves_them),
