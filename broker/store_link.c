@@ -197,6 +197,13 @@ static void on_memory(void *arg, const redisReply *reply)
         read_memory(&s->fit_next, reply_span(reply));
 }
 
+/* Who may not WAIT would never hear that anything is synced: said now, not by a shard that stalls for ever. */
+static void on_wait_allowed(void *arg, const redisReply *reply)
+{
+    if (reply && reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "NOPERM", 6) == 0)
+        greet_failed(arg, reply->str);
+}
+
 static void greeted(struct store *s);
 
 /* The ACL user may lack CONFIG: then `always` cannot be known and is not claimed. */
@@ -225,6 +232,8 @@ static void greet(struct store *s)
     command(s, on_script, "SCRIPT", "LOAD", s->leader_script.text);
     command(s, on_persistence, "INFO", "persistence", (struct span){0});
     command(s, on_memory, "INFO", "memory", (struct span){0});
+    if (s->options.replicas)
+        command(s, on_wait_allowed, "WAIT", "0", span_str("0"));
     command(s, on_config, "CONFIG", "GET", span_str("appendfsync"));
     redis_flush(s->redis);
 }

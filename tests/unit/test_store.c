@@ -1016,6 +1016,20 @@ static void with_replicas_a_commit_counts_when_they_have_it(void **state)
 
 /* ---- recovery ---- */
 
+static void who_may_not_wait_for_replicas_is_told_at_once(void **state)
+{
+    struct world w;
+    world_make(&w, NULL);
+    admin(&w.redis, "ACL SETUSER default -wait");
+    store_begin(&w, (struct store_options){.replicas = 1});
+    UNTIL(&w, x->store->refused[0]);
+    assert_non_null(strstr(w.store->refused, "'wait'"));
+    assert_false(w.leads);
+    admin(&w.redis, "ACL SETUSER default +wait");
+    UNTIL(&w, x->leads);
+    world_remove(&w);
+}
+
 static void a_hundred_thousand_jobs_are_read_back(void **state)
 {
     struct world w;
@@ -1084,6 +1098,7 @@ int main(void)
         cmocka_unit_test(a_redis_that_may_lose_jobs_is_refused),
         cmocka_unit_test(synced_is_promised_with_always_and_not_without),
         cmocka_unit_test(with_replicas_a_commit_counts_when_they_have_it),
+        cmocka_unit_test(who_may_not_wait_for_replicas_is_told_at_once),
         cmocka_unit_test(a_hundred_thousand_jobs_are_read_back),
         cmocka_unit_test(a_recovery_survives_a_broken_connection),
     };
