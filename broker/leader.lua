@@ -2,8 +2,8 @@
 -- Who may write. KEYS: leader, epoch, last, tagkey, tagkey_before, led. Epochs are sent as text: a Lua number would be printed with an exponent.
 --
 --   take NAME WALL TTL WAIT TAGKEY WATCHED
---                                   becomes the leader when nobody is, or (unless WAIT is 1) when the leader has my name. Who led before
---                                   me and has not left may live and be about to renew itself: then only if WATCHED is 1.
+--                                   becomes the leader when nobody is, or (unless WAIT is 1) when the leader has my name. Another who led
+--                                   and has not left may live and be about to renew itself: then, and with WAIT, only if WATCHED is 1.
 --                                   -> 'taken', my epoch, last, tagkey, tagkey_before
 --                                   or 'held', the leader's name (empty: it has lapsed), ms until it lapses
 --   hold NAME EPOCH TTL TAGKEY BEFORE
@@ -20,8 +20,8 @@ local verb, name = ARGV[1], ARGV[2]
 if verb == 'take' then
     local wall, ttl, wait, fresh = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
     if leader and (leader ~= name or wait == '1') then return {'held', leader, redis.call('PTTL', KEYS[1])} end
-    local led = redis.call('GET', KEYS[6])
-    if not leader and led and (led ~= name or wait == '1') and ARGV[7] ~= '1' then return {'held', '', -2} end
+    local led = redis.call('GET', KEYS[6]) or name
+    if not leader and (led ~= name or wait == '1') and ARGV[7] ~= '1' then return {'held', '', -2} end
     local mine = text(math.max(epoch + 1, tonumber(wall)))
     redis.call('SET', KEYS[2], mine)
     redis.call('SET', KEYS[4], fresh, 'NX')

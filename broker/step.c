@@ -51,11 +51,21 @@ static struct blob *event_body(struct broker *b, const struct effect *e)
     return len == e->body->len ? blob_ref(e->body) : blob_copy(span_of(e->body->data + e->body_from, len));
 }
 
-/* That a job is nowhere can only be said of a store that is current: a Redis that has just come back may not have its end again
- * yet. */
+/* Whether an answer that leaves at once may not be true. That a job is nowhere can only be said of a store that is current: a
+ * Redis that has just come back may not have its end again yet. How a live job is can only be said by who leads: a broker that
+ * was stopped for seconds may have a successor, which has shown more since. An end that is stored stays one, and what waits for
+ * its commit is refused with it. */
+static bool may_be_untrue(struct broker *b, const struct effect *e)
+{
+    if (e->type != EFFECT_ANSWER || e->after > store_stored(b->store))
+        return false;
+    return e->answer.error == ERR_NOT_LIVE ? !store_is_current(b->store)
+                                           : e->answer.error == ERR_OK && !store_is_leading(b->store);
+}
+
 static void doubt(struct broker *b, struct effect *e)
 {
-    if (e->type != EFFECT_ANSWER || e->answer.error != ERR_NOT_LIVE || store_is_current(b->store))
+    if (!may_be_untrue(b, e))
         return;
     e->answer.error = ERR_STORE;
     e->answer.retry_after_ms = 1000;

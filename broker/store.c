@@ -278,9 +278,14 @@ static size_t open_bytes(const struct store *s)
     return s->open ? s->open->bytes : 0;
 }
 
+bool store_is_leading(const struct store *s)
+{
+    return s->phase == PHASE_SERVE && loop_now(s->loop) - s->held_at < STORE_LEADER_MS;
+}
+
 bool store_is_current(const struct store *s)
 {
-    return s->phase == PHASE_SERVE && s->link == LINK_READY && !store_is_behind(s);
+    return store_is_leading(s) && s->link == LINK_READY && !store_is_behind(s);
 }
 
 bool store_is_stalled(const struct store *s)

@@ -93,6 +93,9 @@ void store_turn(struct store *store, msec now);
 
 /* Behind: submits are to be refused and nothing dispatched. */
 bool store_is_stalled(const struct store *store);
+/* Nobody else can have taken over yet: leadership was renewed within the life of `leader`. A process that was stopped does not
+ * know what has happened since. */
+bool store_is_leading(const struct store *store);
 /* What is read from it is all there is: connected, and everything it may have lost is there again. */
 bool store_is_current(const struct store *store);
 /* At 80 % of its memory, until it is below 75 %: no new jobs; what runs may end. */

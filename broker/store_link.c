@@ -26,7 +26,7 @@ void link_start(struct store *s)
 {
     s->link = LINK_DOWN;
     s->not_ready_at = loop_now(s->loop);
-    s->answers_at = MSEC_NEVER;
+    s->answers_at = s->hold_asked_at = MSEC_NEVER;
 }
 
 /* ---- trying again ---- */
@@ -71,7 +71,7 @@ void link_down(void *arg, const char *reason)
     s->stats.store_breaks++;
     s->in_flight_count = 0;
     s->waiting = false;
-    s->answers_at = MSEC_NEVER;
+    s->answers_at = s->hold_asked_at = MSEC_NEVER;
     set_link(s, LINK_DOWN);
     timer_set(s->again, MSEC_NEVER);
 }
@@ -267,8 +267,23 @@ static void leader_script(struct store *s, redis_on_reply *on_reply, const char 
     redis_flush(s->redis);
 }
 
+/* Leadership is good from when it was asked for, not from when that was heard: this process may have been stopped in between.
+ */
+static void ask_hold(struct store *s)
+{
+    s->hold_asked_at = MIN(s->hold_asked_at, loop_now(s->loop));
+}
+
+static void held(struct store *s)
+{
+    if (s->hold_asked_at != MSEC_NEVER)
+        s->held_at = s->hold_asked_at;
+    s->hold_asked_at = MSEC_NEVER;
+}
+
 static void hold(struct store *s, redis_on_reply *on_reply)
 {
+    ask_hold(s);
     char epoch[24], ttl[24];
     snprintf(epoch, sizeof epoch, "%" PRIu64, s->epoch);
     snprintf(ttl, sizeof ttl, "%d", STORE_LEADER_MS);
@@ -402,6 +417,7 @@ static void on_take(void *arg, const redisReply *reply)
         not_greeted(s, reply->type == REDIS_REPLY_ERROR ? reply->str : "`last` or `tagkey` cannot be read");
         return;
     }
+    held(s);
     s->epoch = lead.epoch;
     memcpy(s->tag_key, lead.tag_key, sizeof s->tag_key);
     memcpy(s->tag_key_before, lead.tag_key_before, sizeof s->tag_key_before);
@@ -434,8 +450,10 @@ static void take(struct store *s)
     }
     snprintf(wall, sizeof wall, "%lld", (long long)clock_wall());
     snprintf(ttl, sizeof ttl, "%d", STORE_LEADER_MS);
-    struct span args[] = {span_str(wall), span_str(ttl), span_str(s->options.standby ? "1" : "0"), span_of(fresh, sizeof fresh),
+    bool stands_by = s->options.standby || s->waits_for[0];
+    struct span args[] = {span_str(wall), span_str(ttl), span_str(stands_by ? "1" : "0"), span_of(fresh, sizeof fresh),
                           span_str(has_watched(s) ? "1" : "0")};
+    ask_hold(s);
     leader_script(s, on_take, "take", args, ARRAY_COUNT(args));
 }
 
@@ -510,6 +528,7 @@ static void on_hold(void *arg, const redisReply *reply)
         not_greeted(s, reply->type == REDIS_REPLY_ERROR ? reply->str : "`last` cannot be read");
         return;
     }
+    held(s);
     if (s->phase == PHASE_RECOVER || s->phase == PHASE_CONFIRM)
         go_on(s); /* should it be an older data set, the first commit finds out */
     else if (s->rising)
@@ -554,7 +573,7 @@ static void on_beat_hold(void *arg, const redisReply *reply)
     if (reply_is(element(reply, 0), "FENCED"))
         link_fenced(s);
     else if (reply_is(element(reply, 0), "mine"))
-        return;
+        held(s);
     else if (s->phase != PHASE_SERVE)
         redis_reset(s->redis, "leadership could not be renewed");
     else {

@@ -55,6 +55,8 @@ struct store {
     bool unfit;                   /* the Redis at the other end gives less than it did */
     char waits_for[256];          /* the leader that a standby was last told of */
     msec answers_at;              /* since when this connection answers who leads; MSEC_NEVER: not yet */
+    msec held_at;                 /* when the last renewal of leadership that succeeded was asked for */
+    msec hold_asked_at;           /* the oldest one without a reply; MSEC_NEVER: none */
     struct timer *again;          /* LINK_AGAIN, and a standby's next try */
     unsigned tries;               /* greetings without progress since */
     char refused[160];            /* the error last logged, "" while commits are taken */

@@ -916,6 +916,22 @@ static void a_standby_gives_the_leader_time_to_heal_a_redis_that_came_back_older
     world_remove(&w);
 }
 
+/* A process that was stopped for seconds may have a successor, and does not know it yet. */
+static void who_has_not_renewed_its_leadership_vouches_for_nothing(void **state)
+{
+    struct world w;
+    world_make(&w, NULL);
+    serve(&w, (struct store_options){0});
+    UNTIL(&w, store_is_current(x->store));
+    assert_true(store_is_leading(w.store));
+    w.store->held_at -= STORE_LEADER_MS;
+    assert_false(store_is_leading(w.store));
+    assert_false(store_is_current(w.store));
+    UNTIL(&w, store_is_leading(x->store)); /* it is renewed every second */
+    assert_true(store_is_current(w.store));
+    world_remove(&w);
+}
+
 static void the_tag_key_is_made_once_and_time_goes_on(void **state)
 {
     struct world w;
@@ -1094,6 +1110,7 @@ int main(void)
         cmocka_unit_test(no_epoch_is_issued_twice),
         cmocka_unit_test(another_name_waits_until_the_leader_lapses),
         cmocka_unit_test(a_standby_gives_the_leader_time_to_heal_a_redis_that_came_back_older),
+        cmocka_unit_test(who_has_not_renewed_its_leadership_vouches_for_nothing),
         cmocka_unit_test(the_tag_key_is_made_once_and_time_goes_on),
         cmocka_unit_test(a_redis_that_may_lose_jobs_is_refused),
         cmocka_unit_test(synced_is_promised_with_always_and_not_without),
