@@ -266,6 +266,13 @@ void ask_leave(struct asked **asked)
         free_asked(q); /* the answer will find nobody */
 }
 
+void ask_settle(struct asked **asked)
+{
+    struct asked *q = TAKE(*asked);
+    if (q)
+        free_asked(q);
+}
+
 /* --- deadlines --- */
 
 static void on_alarm(void *arg)

@@ -76,6 +76,9 @@ MUST_USE enum err ask_stats(struct ask *ask, struct span tenant, ask_on_answer *
 
 /* Nobody wants to hear the answer any more; a submit is still seen through. Clears the pointer; accepts NULL. */
 void ask_leave(struct asked **asked);
+/* The same, and a submit is not seen through either: the end of its job was heard, so all is known. Said again, it could make a
+ * job anew that has been forgotten meanwhile. */
+void ask_settle(struct asked **asked);
 
 /* Outstanding now. */
 unsigned ask_count(const struct ask *ask);

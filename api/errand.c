@@ -463,12 +463,11 @@ void errand_event(struct api *api, const struct rec_event *event, struct span bo
         struct errand *e = CONTAINER_OF(node, struct errand, in_watch);
         bool last = list_next(&w->errands, node) == NULL;
         stop_watching(e, WATCH_OVER);
+        ask_settle(&e->asked);
         if (body.len)
             show_ended(e, body);
-        else if (!e->reading) {
-            ask_leave(&e->asked);
+        else if (!e->reading)
             look(e);
-        }
         node = last ? NULL : list_first(&w->errands);
     }
 }

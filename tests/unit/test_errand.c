@@ -639,6 +639,24 @@ static void test_end_before_the_ack(void **state)
     hang_up(&c);
 }
 
+/* Its caller may have had it forgotten by then, and would pay for it a second time. */
+static void test_submit_whose_end_was_heard_is_not_sent_again(void **state)
+{
+    struct world *w = *state;
+    struct client *c = dial(w);
+    request(c, "POST", "/v1/jobs?wait=20s", "", "{\"prompt\":\"hello\"}");
+    struct seen s = expect_frame(w, MESSAGE_SUBMIT);
+    tell_ended(w, &s.id); /* and the acknowledgement is lost */
+    expect_reply(c, 200, "\"status\":\"completed\"");
+    w->epoch += 1000;
+    w->count = w->hellos + 1;
+    tell(w, MESSAGE_HELLO_WANTED, &(struct msg_hello_wanted){});
+    run_until(w, "another session", has_session);
+    assert_int_equal(ask_count(w->api.ask), 0);
+    expect_no_frame(w);
+    hang_up(&c);
+}
+
 static void test_wait_that_is_over(void **state)
 {
     struct world *w = *state;
@@ -1187,6 +1205,7 @@ int main(void)
         TEST(test_refused_submit),
         TEST(test_wait_for_the_end),
         TEST(test_end_before_the_ack),
+        TEST(test_submit_whose_end_was_heard_is_not_sent_again),
         TEST(test_wait_that_is_over),
         TEST(test_accepted_stays_accepted),
         TEST(test_unanswered_submit_is_withdrawn),
