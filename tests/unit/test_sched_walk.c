@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "broker/core/state.h"
+#include "tests/lib/core_look.h"
 #include "tests/lib/fault_malloc.h"
 
 #define SEEDS    20
@@ -551,52 +552,18 @@ static void take_effect(struct world *w, const struct effect *e)
 
 /* ---- what must hold after every step ---- */
 
-/* Whether a worker could take this waiting job now. */
-static bool takes(const struct sched *s, const struct worker *worker, const struct job *job)
-{
-    const struct need *need = &job->flow->key.outlet->key.need;
-    uint32_t route = route_of(s, name_span(job->route));
-    if (route == UINT32_MAX || !worker->peer || worker->draining || worker->doubtful || worker->used >= worker->slots)
-        return false;
-    if (worker->solo != (need->care == CARE_SOLO) || (need->care == CARE_SUSPECT && worker->suspects >= ROSTER_SUSPECTS))
-        return false;
-    for (uint32_t i = 0; i < s->routes[route].count; i++) {
-        const struct deployment *d = &s->roster.deployments[s->routes[route].deployments[i]];
-        if (need->excluded & 1ull << s->routes[route].deployments[i] || (d->concurrency && d->active >= d->concurrency))
-            continue;
-        for (uint32_t v = 0; v < worker->served_count; v++)
-            if (worker->served[v].name == d->name && worker->served[v].hash == d->hash)
-                return true;
-    }
-    return false;
-}
-
-static _Noreturn void waits_in_vain(const struct world *w, const struct worker *worker, const struct flow *flow)
-{
-    const struct outlet *outlet = flow->key.outlet;
-    fprintf(stderr,
-            "worker %.*s, %u of %u used, group %d; outlet of route %u, excluded %" PRIx64 ", care %u, pool of groups %" PRIx64
-            ", full %d; free groups %" PRIx64 "\n",
-            SPAN_ARG(name_span(worker->name)), worker->used, worker->slots,
-            worker->group ? (int)(worker->group - w->s->roster.groups) : -1, outlet->key.route, outlet->key.need.excluded,
-            (unsigned)outlet->key.need.care, outlet->pool ? outlet->pool->groups : 0, outlet->full, w->s->roster.groups_free);
-    broken(w, "a job waits that a free slot could take");
-}
-
 static void check(struct world *w)
 {
     const struct sched *s = w->s;
     const char *wrong = sched_check(s);
     if (wrong)
         broken(w, wrong);
-    for (const struct worker *worker = s->roster.workers; worker; worker = worker->hh.next) {
+    for (const struct worker *worker = s->roster.workers; worker; worker = worker->hh.next)
         must(w, worker->used <= worker->slots, "a worker has more leases than slots");
-        if (!s->started || s->stalled || s->draining || s->again_at != MSEC_NEVER) /* or it is looked at again shortly */
-            continue;
-        for (const struct flow *flow = s->ready.flows; flow; flow = flow->hh.next)
-            if (!flow->key.tenant->paused && !flow->key.queue->paused)
-                if (takes(s, worker, flow->head))
-                    waits_in_vain(w, worker, flow);
+    char words[256];
+    if (core_idles(s, words, sizeof words)) {
+        fprintf(stderr, "%s\n", words);
+        broken(w, "a job waits that a free slot could take");
     }
     for (int i = 0; i < 2; i++)
         must(w, !deployments[i].concurrency || s->roster.deployments[i].active <= deployments[i].concurrency + WORKERS,
@@ -1289,14 +1256,9 @@ static void all_is_settled(struct world *w)
         for (const struct job *job = s->jobs.buckets[b]; job; job = job->chain)
             fprintf(stderr, "job %u stays: state %u, lease %d, ending %d, flow %d, asked %d\n", job_of(&job->id), job->state,
                     job->lease != NULL, job->ending != NULL, job->flow != NULL, job->body_asked);
-    must(w, s->jobs.count == 0, "a job never ended");
-    must(w, s->roster.used == 0, "a slot never came back");
-    must(w, !s->lookups.all && !s->lookups.waiting && !s->pins, "a question or a pinned key stayed");
-    must(w, !s->draft_bytes && !s->body_cache && !s->watches && !s->queues.all, "drafts, bodies, watches or queues stayed");
-    must(w, !s->ready.flows && !s->ready.outlets && list_empty(&s->orphans) && list_empty(&s->unasked),
-         "flows or orphans stayed");
-    for (uint32_t i = 0; i < s->roster.deployments_count; i++)
-        must(w, s->roster.deployments[i].active == 0, "a deployment's calls do not add up");
+    const char *left = core_left(s);
+    if (left)
+        broken(w, left);
     for (unsigned job = 1; job <= w->submitted; job++) {
         const struct client *c = &w->clients[job];
         const struct kept *kept = &w->kept[job];
