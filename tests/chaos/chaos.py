@@ -5,7 +5,7 @@ the history is judged (checker.py).
     chaos.py [--seconds 60] [--seed N] [--callers 1200] [--keep]
 
 The seed fixes the schedule of the hand and what is asked for; the machine's timing is its own, so a replay finds a fault again that is
-no accident of a millisecond. What failed is kept as build/chaos/history-SEED.jsonl; checker.py reads it."""
+no accident of a millisecond. What failed is kept as build/chaos/chaos-SEED.jsonl, the logs beside it; checker.py reads it."""
 
 import argparse
 import asyncio
@@ -19,7 +19,6 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "lib")]
 from checker import check, report  # noqa: E402
 from history import jobs_of  # noqa: E402
 from peace import broken_peace  # noqa: E402
-from quern import BUILD  # noqa: E402
 from world import World  # noqa: E402
 
 COMPLETED_SHARE = 0.9
@@ -62,15 +61,12 @@ async def run(a):
             sentences.append(f"only {100 * share:.1f} % of the accepted jobs were completed")
         sentences += [line["sentence"] for line in history.lines if line["op"] == "odd" and line["job"] is None]
         if wrong or sentences or a.keep:
-            path = BUILD / "chaos" / f"history-{a.seed}.jsonl"
-            history.save(path)
-            print(f"history: {path}")
+            print(f"history and logs: {world.keep(history, f'chaos-{a.seed}')}")
         if wrong:
             print(report(history.lines, wrong))
         for sentence in sentences:
             print("  " + sentence)
         if wrong or sentences:
-            print(world.q.log_tail(15))
             print(f"again: make chaos SECONDS={a.seconds:g} SEED={a.seed}")
         return bool(wrong or sentences)
 

@@ -10,7 +10,7 @@ import re
 import sys
 from collections import namedtuple
 
-from history import TERMINAL, History, jobs_of, story
+from history import TERMINAL, History, born_ms, jobs_of, story
 
 Wrong = namedtuple("Wrong", "rule job sentence")
 ANSWER = re.compile(r"echo (\d+): (.*)", re.S)
@@ -34,6 +34,11 @@ class Run:
             if call["port"] in fault["ports"] and call["at"] <= fault["until"] and fault["t"] <= before:
                 return fault
         return next((f for f in self.long_cuts if call["at"] <= f["until"] and f["t"] <= before), None)
+
+    def withdrawn(self, job, call):
+        """Whether this call was for a submit whose caller was told outcome_unknown, and which was withdrawn: the job that it was accepted
+        as, when it asked again, is younger than the call."""
+        return bool(job.of("unknown")) and all(born_ms(job_id) > call["wall"] for job_id in job.ids)
 
     def stopped_s(self, since):
         """How long workers were held still, from then on."""
@@ -103,7 +108,7 @@ def bounded_attempts(job, run):
         if call["fault"] != "none":
             failed += call["status"] != THROTTLED
             taken += any(f["t"] <= before and f["until"] >= call["at"] for f in (*run.workers, *run.long_cuts))
-        elif i + 1 < len(calls) and not run.laid_to(call, before):
+        elif i + 1 < len(calls) and not run.laid_to(call, before) and not run.withdrawn(job, call):
             yield f"call {call['n']} was made again as {calls[i + 1]['n']}, and nobody had taken its worker"
     if job.plan and failed > job.plan["max_attempts"] + taken:
         yield f"{failed} calls failed, of {job.plan['max_attempts']} allowed ({taken} with a worker that was hurt)"

@@ -12,7 +12,7 @@ import signal
 import time
 from collections import Counter
 
-from quern import alive
+from quern import alive, process_name
 
 WINDOW_S = 3.2
 BACK_WITHIN_S = 30
@@ -77,9 +77,7 @@ class Hand:
 
     def is_solo(self, role, pid):
         """The worker's last child, by its process's name."""
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as f:
-            return role == "worker" and f.read().strip().endswith(f":{self.children}")
-        return False
+        return role == "worker" and process_name(pid).endswith(f":{self.children}")
 
     def spared(self, role, pid):
         if not self.is_solo(role, pid):

@@ -13,7 +13,7 @@ A line is a dict with `t` (monotonic seconds, the clock the provider's record ha
     forget     job, id, status                        the answer to a forget
     events     job, run, offset, bytes, text          a piece of a stream as a reader has it, in its order
     ended      job, run, offset                       the end of that stream
-    call       job, n, at, closed, ended, status, fault, port    the provider's record
+    call       job, n, at, wall, closed, ended, status, fault, port    the provider's record; wall: ms since 1970
     fault      what, role, child, pids, ports, until  `t` when it began; ports: of worker children, their sockets to the provider
     found      job, id                                the store has this ended job after the run
     final      job, id, status, outcome, content, code           the last read, when all is well again
@@ -84,6 +84,21 @@ def jobs_of(lines):
     for job in jobs.values():
         job.by_op.get("call", []).sort(key=lambda c: c["n"])
     return jobs
+
+
+DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def id_number(job_id):
+    n = 0
+    for c in job_id[4:]:
+        n = n << 5 | DIGITS.index(c)
+    return n
+
+
+def born_ms(job_id):
+    """When an id was made, since 1970: its first 48 bits."""
+    return id_number(job_id) >> 80
 
 
 def outcome_of(shown):

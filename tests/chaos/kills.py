@@ -20,7 +20,6 @@ from chaos import completed_share  # noqa: E402
 from checker import Run, check, report  # noqa: E402
 from history import jobs_of  # noqa: E402
 from peace import broken_peace  # noqa: E402
-from quern import BUILD  # noqa: E402
 from world import World  # noqa: E402
 
 PAUSES_S = (0.2, 0.4, 0.8)
@@ -33,12 +32,20 @@ def killing(kills):
     return hurt
 
 
+def cause(run, job, call, following):
+    """Why this call was made again."""
+    fault = run.laid_to(call, following["at"])
+    if not fault:
+        return "made for a submit that was then withdrawn as outcome_unknown" if run.withdrawn(job, call) else "nothing"
+    return "running in a worker child that was killed" if fault["t"] <= call["closed"] else "answered to a worker child that was killed before its outcome was stored"
+
+
 class Tally:
     """What the rounds add up to."""
 
     def __init__(self):
         self.kills, self.again = Counter(), Counter()
-        self.accepted = self.lost = self.second = self.calls = self.held = self.wrong = 0
+        self.accepted = self.lost = self.second = self.calls = self.running = self.wrong = 0
         self.completed = 0.0
 
     def add(self, lines, wrong):
@@ -53,19 +60,21 @@ class Tally:
             self.kills[fault["role"] + (" child" if fault["child"] else "")] += 1
         calls = [line for line in lines if line["op"] == "call"]
         self.calls += len(calls)
-        self.held += sum(any(c["port"] in f["ports"] and c["at"] <= f["t"] <= c["closed"] for f in run.workers) for c in calls)
+        self.running += sum(any(c["port"] in f["ports"] and c["at"] <= f["t"] <= c["closed"] for f in run.workers) for c in calls)
         for job in jobs.values():
             made = job.of("call")
             for call, following in zip(made, made[1:]):
                 if call["fault"] == "none":
-                    self.again["a killed worker child" if run.laid_to(call, following["at"]) else "no kill of its worker child"] += 1
+                    self.again[cause(run, job, call, following)] += 1
 
     def __str__(self):
         kills = ", ".join(f"{n} × {who}" for who, n in self.kills.most_common())
-        again = ", ".join(f"{n} × {why}" for why, n in self.again.items()) or "none"
+        again = "".join(f"\n  {n} × {why}" for why, n in self.again.most_common())
         return (f"{sum(self.kills.values())} kills: {kills}\n"
-                f"{self.accepted} accepted jobs: {self.lost} lost, {self.second} second outcomes, {100 * self.completed / max(1, self.accepted):.2f} % completed\n"
-                f"{self.calls} provider calls; made again, by cause: {again} (running in killed worker children: {self.held})")
+                f"{self.accepted} accepted jobs: {self.lost} lost, {self.second} second outcomes, "
+                f"{100 * self.completed / max(1, self.accepted):.2f} % completed\n"
+                f"{self.calls} provider calls, {self.running} of them running in worker children when those were killed; "
+                f"made again, by cause:{again or ' none'}")
 
 
 async def run(a):
@@ -81,9 +90,7 @@ async def run(a):
             tally.add(history.lines, wrong)
             print(f"round {seed}: {time.monotonic() - began:.0f} s, up to {load.peak} jobs under way, {len(wrong)} wrong; so far\n{tally}", flush=True)
             if bad:
-                path = BUILD / "chaos" / f"kills-{seed}.jsonl"
-                history.save(path)
-                print(f"history: {path}\n{report(history.lines, wrong)}\n{world.q.log_tail(15)}")
+                print(f"history and logs: {world.keep(history, f'kills-{seed}')}\n{report(history.lines, wrong)}")
         sentences = await asyncio.to_thread(broken_peace, world.q)
     print("\n".join(sentences))
     if bad or sentences:

@@ -10,18 +10,10 @@ import threading
 import time
 
 import quern_wire as wire
+from history import id_number
 
 TOKEN, ENDED = 3, 5
 SILENCE_S = 1.2
-DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
-
-
-def id_bytes(job_id):
-    """job_… as the sixteen bytes that frames have."""
-    n = 0
-    for c in job_id[4:]:
-        n = n << 5 | DIGITS.index(c)
-    return n.to_bytes(16, "big")
 
 
 class Stream:
@@ -76,7 +68,7 @@ class Reader(threading.Thread):
     def turn(self):
         while not self.wanted.empty():
             plan = self.wanted.get()
-            job_id = id_bytes(plan.id)
+            job_id = id_number(plan.id).to_bytes(16, "big")
             self.streams[job_id] = Stream(plan.name)
             self.ask(job_id)
         now = time.monotonic()

@@ -11,6 +11,8 @@ from checker import check, report  # noqa: E402
 from history import History, jobs_of, story  # noqa: E402
 
 PROMPT = "j plain"
+JOB, OTHER = "job_01m8gh4fmd000rfb6wge6t9nbv", "job_01m8gh4fmd000rfb6wge6t9nbw"
+BORN_MS = 1795851173517 - 1  # of both
 
 
 def lines(*extra, may=("completed",), content="echo 1: j plain", status="completed", drop=(), calls=None):
@@ -19,24 +21,24 @@ def lines(*extra, may=("completed",), content="echo 1: j plain", status="complet
     good = [
         {"t": 0, "op": "settings", "job": None, "lease_s": 2.0},
         {"t": 1, "op": "submit", "job": "j", "prompt": PROMPT, "max_attempts": 3, "may": may},
-        {"t": 1.1, "op": "accepted", "job": "j", "id": "job_1"},
+        {"t": 1.1, "op": "accepted", "job": "j", "id": JOB},
         *(calls if calls is not None else [call(1, 2)]),
-        {"t": 4, "op": "read", "job": "j", "id": "job_1", "began": 3.5, "status": status, "outcome": end},
-        {"t": 9, "op": "final", "job": "j", "id": "job_1", "status": status, "outcome": end, "content": content, "code": None},
+        {"t": 4, "op": "read", "job": "j", "id": JOB, "began": 3.5, "status": status, "outcome": end},
+        {"t": 9, "op": "final", "job": "j", "id": JOB, "status": status, "outcome": end, "content": content, "code": None},
     ]
     return [line for line in good if line["op"] not in drop] + list(extra)
 
 
 def call(n, at, job="j", **more):
     return {"t": at + 0.5, "op": "call", "job": job, "n": n, "at": at, "closed": at + 0.5, "ended": "answered", "status": 200, "fault": "none",
-            "port": 7000, **more}
+            "port": 7000, "wall": BORN_MS + 1000 * at, **more}
 
 
 def line(t, op, job="j", **more):
     return {"t": t, "op": op, "job": job, **more}
 
 
-def read(began, t, status, outcome=None, job_id="job_1"):
+def read(began, t, status, outcome=None, job_id=JOB):
     return line(t, "read", id=job_id, began=began, status=status, outcome=outcome)
 
 
@@ -61,11 +63,14 @@ GOOD = {
     "tried again as a failure": lines(calls=[call(1, 2, fault="reset", status=None, ended="reset"), call(2, 3)], content="echo 2: j plain"),
     "throttled without end": lines(calls=[*(call(n, 2 + n / 100, fault="status_429", status=429) for n in range(1, 9)), call(9, 3)],
                                    content="echo 9: j plain"),
-    "cancelled, with a call under way": lines(line(3, "cancel", id="job_1", began=2.9, status=200), status="cancelled", content=None,
+    "called for a submit that was withdrawn, and again when it was accepted":
+        lines(line(1.01, "unknown", why="outcome_unknown"), calls=[call(1, 1.02, wall=BORN_MS - 80, ended="client_closed"), call(2, 3)],
+              content="echo 2: j plain"),
+    "cancelled, with a call under way": lines(line(3, "cancel", id=JOB, began=2.9, status=200), status="cancelled", content=None,
                                               may=("completed", "cancelled")),
-    "called late by a worker that stood still": lines(line(3, "cancel", id="job_1", began=2.9, status=200), fault("stop", 2.5, 6.5),
+    "called late by a worker that stood still": lines(line(3, "cancel", id=JOB, began=2.9, status=200), fault("stop", 2.5, 6.5),
                                                       status="cancelled", content=None, may=("completed", "cancelled"), calls=[call(1, 6.5)]),
-    "forgotten": lines(line(5, "forget", id="job_1", status=204), read(6, 7, "gone"), may=("completed", "gone")),
+    "forgotten": lines(line(5, "forget", id=JOB, status=204), read(6, 7, "gone"), may=("completed", "gone")),
     "a stream over a break and a second run": lines(piece(2, 0, "ec"), piece(2.1, 2, "ho"), piece(3, 0, "echo 1: ", run=2), piece(3.1, 8, "j plain", run=2),
                                                     line(3.2, "ended", run=2, offset=15)),
     "refused, then taken": lines(line(1.05, "refused", code="overloaded")),
@@ -73,14 +78,14 @@ GOOD = {
                                 line(2, "refused", code="overloaded")],
     "unknown, and it did run": [line(0, "settings", None, lease_s=2.0), line(1, "submit", prompt=PROMPT, max_attempts=3, may=("completed",)),
                                 line(1.5, "refused", code="overloaded"), line(2, "unknown", why="outcome_unknown"), call(1, 1.8),
-                                line(9, "found", id="job_1")],
+                                line(9, "found", id=JOB)],
     "another request under its key": lines(line(2, "mismatch", status=422)),
 }
 
 BAD = {
     "never read again": ("I1", lines(drop=("final",))),
-    "still running": ("I1", lines(line(9, "final", id="job_1", status="processing", outcome=None, content=None), drop=("final", "read"))),
-    "gone": ("I1", lines(line(9, "final", id="job_1", status="gone", outcome=None, content=None), drop=("final", "read"))),
+    "still running": ("I1", lines(line(9, "final", id=JOB, status="processing", outcome=None, content=None), drop=("final", "read"))),
+    "gone": ("I1", lines(line(9, "final", id=JOB, status="gone", outcome=None, content=None), drop=("final", "read"))),
     "failed, which it may not": ("I1", lines(status="failed", content=None)),
     "another's answer": ("I2", lines(content="echo 1: k plain")),
     "an answer that is none": ("I2", lines(content="j plain")),
@@ -88,27 +93,28 @@ BAD = {
     "the answer of a call that was cut": ("I2", lines(calls=[call(1, 2, ended="client_closed")])),
     "called before it was submitted": ("I2", lines(calls=[call(1, 0.5)])),
     "a call for nobody": ("I2", lines(call(2, 3, job="x"))),
-    "a stored job of nobody": ("I2", lines(line(9, "found", "x", id="job_9"))),
+    "a stored job of nobody": ("I2", lines(line(9, "found", "x", id=OTHER))),
     "running after its end": ("I3", lines(read(4.5, 5, "processing"))),
     "gone though it may not": ("I3", lines(read(4.5, 5, "gone"))),
     "a second outcome": ("I3", lines(read(4.5, 5, "completed", ["completed", "12:01", "echo 1: j plain", 1]))),
-    "another end at last": ("I3", lines(line(9, "final", id="job_1", status="failed", outcome=["failed", "12:00", None, 1], content=None),
+    "another end at last": ("I3", lines(line(9, "final", id=JOB, status="failed", outcome=["failed", "12:00", None, 1], content=None),
                                         may=("completed", "failed"), drop=("final",))),
-    "cancelled, then completed": ("I3", lines(line(1.5, "cancel", id="job_1", began=1.4, status=200), may=("completed", "cancelled"))),
+    "cancelled, then completed": ("I3", lines(line(1.5, "cancel", id=JOB, began=1.4, status=200), may=("completed", "cancelled"))),
     "made again though nobody was hurt": ("I4", lines(**AGAIN)),
     "made again though another was killed": ("I4", lines(fault("kill", 2.2, ports=[7001]), **AGAIN)),
     "made again after the broker was killed": ("I4", lines(fault("kill", 2.2, role="broker", child=False, ports=()), **AGAIN)),
     "made again after its worker's parent was killed": ("I4", lines(fault("kill", 2.2, child=False, ports=()), **AGAIN)),
     "made again over a short cut": ("I4", lines(fault("cut", 2.1, 2.4, child=False, ports=()), **AGAIN)),
+    "made again after it was accepted, though it was unknown for a while": ("I4", lines(line(1.05, "unknown", why="outcome_unknown"), **AGAIN)),
     "killed too late to be the reason": ("I4", lines(fault("kill", 3.5), **AGAIN)),
     "four failures of three": ("I4", lines(**FAILING)),
     "called after its end": ("I4", lines(fault("kill", 4.2), calls=[call(1, 2), call(2, 5)], content="echo 2: j plain")),
     "an old fence's answer": ("I5", lines(fault("kill", 2.2), calls=[call(1, 2), call(2, 3)], content="echo 1: j plain")),
-    "two jobs of one key": ("I6", lines(line(1.2, "accepted", id="job_2"),
-                                        line(9, "final", id="job_2", status="completed", outcome=END, content="echo 1: j plain"))),
-    "a second job of one key in the store": ("I6", lines(line(9, "found", id="job_2"))),
+    "two jobs of one key": ("I6", lines(line(1.2, "accepted", id=OTHER),
+                                        line(9, "final", id=OTHER, status="completed", outcome=END, content="echo 1: j plain"))),
+    "a second job of one key in the store": ("I6", lines(line(9, "found", id=OTHER))),
     "another request taken under its key": ("I6", lines(line(2, "mismatch", status=202))),
-    "called long after its cancel": ("I8", lines(line(3, "cancel", id="job_1", began=2.9, status=200), calls=[call(1, 6)], status="cancelled",
+    "called long after its cancel": ("I8", lines(line(3, "cancel", id=JOB, began=2.9, status=200), calls=[call(1, 6)], status="cancelled",
                                                  content=None, may=("completed", "cancelled"))),
     "a hole in a stream": ("I11", lines(piece(2, 0, "ec"), piece(2.1, 3, "o"))),
     "twice in a stream": ("I11", lines(piece(2, 0, "ec"), piece(2.1, 0, "ec"))),
@@ -118,8 +124,8 @@ BAD = {
     "refused, and it ran": ("I13", [line(0, "settings", None, lease_s=2.0), line(1, "submit", prompt=PROMPT, max_attempts=3, may=("completed",)),
                                     line(2, "refused", code="overloaded"), call(1, 1.8)]),
     "refused, and it is stored": ("I13", [line(0, "settings", None, lease_s=2.0), line(1, "submit", prompt=PROMPT, max_attempts=3, may=("completed",)),
-                                          line(2, "refused", code="overloaded"), line(9, "found", id="job_1")]),
-    "given up as poison": ("poison", lines(line(9, "final", id="job_1", status="failed", outcome=["failed", "12:00", None, 1], content=None,
+                                          line(2, "refused", code="overloaded"), line(9, "found", id=JOB)]),
+    "given up as poison": ("poison", lines(line(9, "final", id=JOB, status="failed", outcome=["failed", "12:00", None, 1], content=None,
                                                 code="poison"), may=("failed",), drop=("final", "read"), content=None)),
     "an answer that no promise allows": ("odd", lines(line(2, "odd", sentence="a read was answered <404>"))),
 }

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import time
 
 from aio import Http
@@ -10,22 +11,26 @@ from cut import Wire
 from hand import Hand
 from history import History, outcome_of
 from load import Load
-from quern import Quern, until
+from quern import BUILD, Quern, until
 from streams import Reader
 
 LEASE_MS = 2000
 END_WITHIN_S = 120  # jobs that met two crashes queue for the one-slot child
 
 
-def settings(state):
-    return {"broker": {"lease_ms": LEASE_MS}, "api": {"submit_ms": 3000, "broker": f"ipc://{state}/cut-api.sock"},
-            "worker": {"broker": f"ipc://{state}/cut-worker.sock", "stop_ms": 10000}}
+SETTINGS = {"broker": {"lease_ms": LEASE_MS}, "api": {"submit_ms": 3000}, "worker": {"stop_ms": 10000}}
+WIRED = ("api", "worker")
+
+
+def wired(state):
+    """Both sides of the broker by way of sockets that can be cut."""
+    return {**SETTINGS, **{role: {**SETTINGS[role], "broker": f"ipc://{state}/cut-{role}.sock"} for role in WIRED}}
 
 
 class World:
-    def __init__(self, children=2):
-        self.q = Quern(settings, workers=children, api_children=children, start=False)
-        self.wires = [(name, Wire(self.q.state / f"cut-{name}.sock", self.q.state / f"{name}.sock")) for name in ("api", "worker")]
+    def __init__(self, children=2, wires=WIRED):
+        self.q = Quern(wired if wires else SETTINGS, workers=children, api_children=children, start=False)
+        self.wires = [(role, Wire(self.q.state / f"cut-{role}.sock", self.q.state / f"{role}.sock")) for role in wires]
         self.children = children
         self.known = set()  # ids of rounds before
         self.read_calls = 0
@@ -50,7 +55,7 @@ class World:
         self.read_calls = page["next"]
         for c in page["calls"]:
             name = c["prompt_head"].split(" ", 1)[0]
-            history.add("call", name, t=c["closed_ms"] / 1000, n=c["n"], at=c["at_ms"] / 1000, closed=c["closed_ms"] / 1000, ended=c["ended"],
+            history.add("call", name, t=c["closed_ms"] / 1000, n=c["n"], at=c["at_ms"] / 1000, wall=c["wall_ms"], closed=c["closed_ms"] / 1000, ended=c["ended"],
                         status=c["status"], fault=c["fault"], port=c["peer_port"])
 
     async def finals(self, history):
@@ -79,10 +84,21 @@ class World:
             self.known.add(job_id)
         client.close()
 
-    async def round(self, seed, hurt, callers=1200, acts=None):
-        """Load, harm by `hurt(hand, load)`, and everything that is known afterwards. The history, the hand, and what it saw."""
+    def history(self):
         history = History()
         history.add("settings", lease_s=LEASE_MS / 1000)
+        return history
+
+    def keep(self, history, name):
+        """What a bad run leaves for whoever looks into it."""
+        directory = BUILD / "chaos"
+        history.save(directory / f"{name}.jsonl")
+        shutil.copytree(self.q.state / "logs", directory / f"{name}.logs", dirs_exist_ok=True)
+        return directory / f"{name}.jsonl"
+
+    async def round(self, seed, hurt, callers=1200, acts=None):
+        """Load, harm by `hurt(hand, load)`, and everything that is known afterwards. The history, the hand, and what it saw."""
+        history = self.history()
         reader = Reader(f"ipc://{self.q.state}/api.sock", history, seed)
         load = Load(self.q.port, history, seed, callers, streams=reader.watch)
         hand = Hand(self.q, history, seed, self.children, self.wires, acts)

@@ -1,35 +1,11 @@
 """10^5 queued jobs and a broker killed: all survive, the first dispatch comes within a second of the restart, in order."""
 
-import concurrent.futures
-import json
-import socket
 import time
 
+from queued import fill
 from quern import Quern, until
 
 JOBS = 100_000
-LANES = 4
-
-
-def fill(port, lane, count):
-    """Pipelined submits on one connection; the ids in order."""
-    ids, got, sent = [], b"", 0
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as s:
-        while len(ids) < count:
-            while sent < count and sent - len(ids) < 16:
-                body = json.dumps({"prompt": f"queued {lane}-{sent}"}).encode()
-                s.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: q\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-                sent += 1
-            got += s.recv(262144)
-            while (end := got.find(b"\r\n\r\n")) >= 0:
-                head = got[:end].lower()
-                assert head.startswith(b"http/1.1 202"), got[:300]
-                length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-                if len(got) < end + 4 + length:
-                    break
-                ids.append(json.loads(got[end + 4:end + 4 + length])["id"])
-                got = got[end + 4 + length:]
-    return ids
 
 
 def heads(q):
@@ -50,8 +26,7 @@ def in_order(seen):
 def test_a_hundred_thousand_queued_jobs_survive_the_broker():
     with Quern({"worker": {"slots": 1}}, workers=1) as q:
         q.upstream.script(latency_ms=150)  # slow enough to leave nearly all of them queued
-        with concurrent.futures.ThreadPoolExecutor(LANES) as pool:
-            ids = sum(pool.map(lambda lane: fill(q.port, lane, JOBS // LANES), range(LANES)), [])
+        ids = fill(q.port, JOBS)
         assert len(set(ids)) == JOBS
         before = q.stats()["waiting"]
         assert before > JOBS * 0.9

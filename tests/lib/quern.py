@@ -59,6 +59,15 @@ def children(pid):
         return []
 
 
+def process_name(pid):
+    """What it calls itself: "quern-worker:0"; empty once it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm") as f:
+            return f.read().strip()
+    except OSError:
+        return ""
+
+
 class Reply:
     def __init__(self, status, headers, body):
         self.status, self.headers, self.body = status, headers, body
