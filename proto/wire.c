@@ -19,7 +19,7 @@
 #define BRISK_MS         500
 #define BRISK_OUT_MS     1500
 #define RECONNECT_MS     20
-#define RECONNECT_MAX_MS 250
+#define RECONNECT_MAX_MS 60
 #define BACKLOG          1024
 #define HANDSHAKE_FAILED                                                                                                       \
     (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)

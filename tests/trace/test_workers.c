@@ -42,9 +42,9 @@ static void a_dead_workers_job_is_charged_a_crash(void **state)
     script_scene(t);
     script_at(t, 100);
     gone(t, "w");
-    script_at(t, 599);
+    script_at(t, 749);
     expect(t);
-    script_at(t, 600);
+    script_at(t, 750);
     expect(t, "#9 save job a pending 1 crashes 1+0", "beat api workers 1", "#10 save job a processing 3 crashes 1+0",
            "job v a 3 call 2 echo a @10");
 }
@@ -134,7 +134,7 @@ static void at_most_eight_suspects_share_a_child(void **state)
     }
     stored(t);
     gone(t, "w");
-    script_at(t, 600);
+    script_at(t, 650);
     assert_int_equal(t->seen_job, 10);
 
     /* all ten were in it: eight come back at once, two wait for one of them, others do not */
@@ -163,7 +163,7 @@ static void a_poisonous_job_ends_in_the_one_slot_child(void **state)
         worker(t, crash == 1 ? "w1" : "w2", .slots = 8);
         stored(t);
         gone(t, crash == 1 ? "w1" : "w2");
-        script_at(t, t->now + 500);
+        script_at(t, t->now + 650);
     }
     expect(t, "welcome w1", "beat api workers 2", "#3 save job a processing 1", "job w1 a 1 call 1 echo a @3",
            "#4 save job a pending 1 crashes 1+0", "beat api workers 1", "welcome w2", "beat api workers 2",
@@ -178,7 +178,7 @@ static void a_poisonous_job_ends_in_the_one_slot_child(void **state)
         stored(t);
         script_scene(t);
         gone(t, child[crash]);
-        script_at(t, t->now + 500);
+        script_at(t, t->now + 650);
         if (!crash)
             expect(t, "#8 save job a pending 3 crashes 2+1", "beat api workers 0");
     }
