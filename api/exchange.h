@@ -59,9 +59,9 @@ struct reply {
 /* x may be freed by the time this returns: do not use it again. */
 void exchange_reply(struct exchange *x, const struct reply *reply);
 
-/* As exchange_reply with a body written into `out`, which is handed over without a copy when large, and emptied. An `out` that
+/* As exchange_reply with a body written into `body`, which is handed over without a copy when large, and emptied. A `body` that
  * failed is answered with out_of_memory. */
-void exchange_reply_json(struct exchange *x, int status, struct json_out *out);
+void exchange_reply_json(struct exchange *x, int status, struct json_out *body);
 
 /* {"error":{"code","message","param","request_id"}}. param: the field at fault or NULL; message: NULL for the error's own
  * sentence. */

@@ -77,7 +77,7 @@ static enum err listen_on(const struct addrinfo *address, int *ret_fd, unsigned 
     int on = 1, fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return ERR_SYSTEM;
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t len = sizeof bound;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) || bind(fd, address->ai_addr, address->ai_addrlen) ||
         listen(fd, BACKLOG) || getsockname(fd, (struct sockaddr *)&bound, &len)) {

@@ -450,10 +450,10 @@ static void renew_own_log(const struct run *r)
     if (fstat(STDERR_FILENO, &out) != 0 || out.st_size < OWN_LOG_MAX)
         return;
     AUTO(release_text) char *path = run_state_path(r->plan->state, "logs/run.log");
-    AUTO(release_text) char *old = run_state_path(r->plan->state, "logs/run.log.1");
-    if (!path || !old || stat(path, &file) != 0 || file.st_ino != out.st_ino || file.st_dev != out.st_dev)
+    AUTO(release_text) char *before = run_state_path(r->plan->state, "logs/run.log.1");
+    if (!path || !before || stat(path, &file) != 0 || file.st_ino != out.st_ino || file.st_dev != out.st_dev)
         return;
-    if (rename(path, old) != 0)
+    if (rename(path, before) != 0)
         return;
     int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)

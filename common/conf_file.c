@@ -94,7 +94,7 @@ static struct quoted quote(const yaml_event_t *scalar)
     size_t len = MIN(scalar->data.scalar.length, sizeof q.text - 1);
     for (size_t i = 0; i < len; i++) {
         uint8_t c = scalar->data.scalar.value[i];
-        q.text[i] = c >= 0x20 && c < 0x7F ? (char)c : '?';
+        q.text[i] = (char)(c >= 0x20 && c < 0x7F ? c : '?');
     }
     q.text[len] = '\0';
     return q;
@@ -316,7 +316,10 @@ static enum err walk_stream(struct walk *w)
         return e;
     if ((e = next_event(w)) || (e = walk_document(w)))
         return e;
-    if ((e = next_event(w)) || (e = next_event(w))) /* the end of the document, then of the stream */
+    e = next_event(w); /* the end of the document, then of the stream */
+    if (!e)
+        e = next_event(w);
+    if (e)
         return e;
     return w->event.type == YAML_STREAM_END_EVENT ? ERR_OK : REFUSE(w, "a second document is not read");
 }

@@ -35,6 +35,6 @@ void log_event(enum log_event event, const char *fields, ...) PRINTF(2, 3);
 
 /* Escapes text from outside into one quoted value for log_event's %s. Points into a ring of eight static buffers: use it in the
  * same call only. The value has at most 256 bytes, quotes included, and ends in "…" when it was cut. */
-const char *log_str(struct span text);
+const char *log_str(struct span value);
 
 const char *log_event_name(enum log_event event);

@@ -100,7 +100,7 @@ enum err deployments_load(const struct conf *conf, struct deployments *ret_deplo
                   log_str(span_str(why)));
     }
     *ret_deployments = deployments;
-    deployments = (struct deployments){0};
+    deployments = (struct deployments){0}; /* NOLINT(clang-analyzer-deadcode.DeadStores): AUTO looks at it */
     return ERR_OK;
 }
 

@@ -44,16 +44,16 @@ static time_t date_of(struct span text)
     return curl_getdate(copy, NULL);
 }
 
-msec retry_after_read(struct span in_ms, struct span header, struct span date, msec wall_ms)
+msec retry_after_read(struct span retry_after_ms, struct span retry_after, struct span date, msec wall_ms)
 {
-    msec asked = number(span_trim(in_ms), 1);
+    msec asked = number(span_trim(retry_after_ms), 1);
     if (asked >= 0)
         return asked;
-    header = span_trim(header);
-    asked = number(header, 1000);
+    retry_after = span_trim(retry_after);
+    asked = number(retry_after, 1000);
     if (asked >= 0)
         return asked;
-    time_t until = date_of(header), said_at = date_of(span_trim(date));
+    time_t until = date_of(retry_after), said_at = date_of(span_trim(date));
     if (until < 0)
         return 0;
     time_t from = said_at >= 0 ? said_at : (time_t)(wall_ms / 1000);

@@ -45,7 +45,7 @@ const char *secret_text(const struct secret *secret)
     return secret->text;
 }
 
-static void close_file(int *fd)
+static void close_file(const int *fd)
 {
     if (*fd >= 0)
         close(*fd);

@@ -64,9 +64,8 @@ void flow_add(struct flow *flow, struct job *job)
 {
     assert(!job->flow && list_empty(&job->place));
     struct list *lane = &flow->lanes[job->priority - 1];
-    struct list *last = list_last(lane);
     job->flow = flow;
-    job->in_lane = !last || flow_before(job_in_lane(last), job, flow->head_start_ms);
+    job->in_lane = list_empty(lane) || flow_before(job_in_lane(list_last(lane)), job, flow->head_start_ms);
     if (job->in_lane)
         list_push_back(lane, &job->place);
     else

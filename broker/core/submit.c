@@ -143,7 +143,7 @@ static enum err leaving_reserve(struct sched *s)
     struct leaving *ring = malloc(size * sizeof *ring);
     if (!ring)
         return ERR_NOMEM;
-    for (size_t i = 0; i < s->leaving_count; i++)
+    for (size_t i = 0; i < s->leaving_size; i++) /* it is full */
         ring[i] = s->leaving[(s->leaving_from + i) % s->leaving_size];
     free(s->leaving);
     s->leaving = ring;
