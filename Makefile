@@ -30,7 +30,8 @@ PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(LIBS)) -lwslay -lm)
 # The programs allocate with jemalloc (broker/README, Decisions); the sanitizers bring an allocator of their own, and so does ALLOC=.
 ALLOC ?= $(if $(SAN),,-ljemalloc)
 
-COMPILE = $(CC) $(CFLAGS_STRICT) $(CFLAGS) $(HARDEN) $(PKG_CFLAGS) -D_GNU_SOURCE -I. -DQUERN_VERSION='"$(or $(VERSION),0)"' -MMD -MP
+COMPILE_FLAGS = $(CFLAGS_STRICT) $(CFLAGS) $(HARDEN) $(PKG_CFLAGS) -D_GNU_SOURCE -I. -DQUERN_VERSION='"$(or $(VERSION),0)"'
+COMPILE = $(CC) $(COMPILE_FLAGS) -MMD -MP
 LINK    = $(CC) $(CFLAGS) $(LDHARDEN)
 
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -112,16 +113,6 @@ check-asan: ## units, traces and end to end under the address and undefined beha
 	$(MAKE) SAN=1 test
 	$(MAKE) SAN=1 e2e E2E='-m "not heavy"'
 
-purity: ## the core includes nothing from the shell, roles do not include each other
-	@! grep -nE '#include *[<"](zmq|czmq|hiredis|event2?/|event\.h|sys/|time\.h|unistd|stdio|curl/|msgpack)' broker/core/*.[ch]
-	@! grep -nE '#include *"(broker/[a-z_]+\.h|worker/|api/|proto/(wire|link|frame|record)|common/(log|loop|redis|conf|clock|json))' broker/core/*.[ch]
-	@! grep -nE '\b(clock_gettime|gettimeofday|random|rand|getrandom|printf) *\(' broker/core/*.c
-	@! grep -rnE '#include *"(broker|worker)/' api
-	@! grep -rnE '#include *"(api|worker)/' broker
-	@! grep -rnE '#include *"(api|broker)/' worker
-	@! grep -rnE '#include *"(api|broker|worker)/' proto
-	@! grep -rnE '#include *"(api|broker|worker|proto)/' common
-
 check: packages-check ## install what the tests need, build, run every test
 	$(MAKE) -j$$(nproc) CI=1 all units fuzzers $(BUILD)/quern-upstream
 	$(MAKE) -j$$(nproc) SAN=1 units
@@ -135,20 +126,16 @@ check: packages-check ## install what the tests need, build, run every test
 bench: packages-bench all $(BUILD)/quern-upstream $(BUILD)/bench-load ## CPU per job by role on the full path, beside nginx; OUT=file keeps it
 	QUERN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 tests/bench/bench.py $(if $(OUT),--out $(OUT))
 
-lint: packages-lint purity compile_commands.json ## clang-tidy and cppcheck
-	cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem --error-exitcode=1 -I. \
-	  -DQUERN_VERSION='"lint"' common proto broker worker api
-	clang-tidy --quiet -p . $(wildcard common/*.c proto/*.c broker/*.c broker/core/*.c worker/*.c worker/providers/*.c api/*.c api/handlers/*.c)
-
 compile_commands.json: Makefile
 	@/usr/bin/python3 -c 'import json,sys; d,c,*f=sys.argv[1:]; json.dump([{"directory":d,"file":x,"command":c+" -c "+x} for x in f],open("compile_commands.json","w"),indent=1)' \
 	  $(CURDIR) '$(subst ','\'',$(COMPILE))' $(wildcard */*.c */*/*.c)
 
+FORMATTED = $(wildcard */*.[ch] */*/*.[ch] */*/*/*.[ch] */*/*/*/*.[ch])
 format: ## every C file in the house's layout
-	clang-format -i $(wildcard */*.[ch] */*/*.[ch])
+	clang-format -i $(FORMATTED)
 
 format-check: ## says which files are not
-	clang-format --dry-run -Werror $(wildcard */*.[ch] */*/*.[ch])
+	@clang-format --dry-run -Werror $(FORMATTED)
 
 packages: packages-run ## install the Debian packages that building and running need (as root)
 packages-run:
@@ -188,6 +175,6 @@ clean: ## remove what was built
 	rm -rf build build-asan build-fuzz build-fuzz-coverage build-msan compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all install packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan purity bench lint format format-check help clean
+.PHONY: all install packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan bench format format-check help clean
 .DELETE_ON_ERROR:
 .SECONDARY:

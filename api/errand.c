@@ -78,6 +78,7 @@ static void release(struct errand *e)
 static struct exchange *finish(struct errand *e)
 {
     struct exchange *x = e->x;
+    assert(x); /* an errand ends once */
     x->left = NULL;
     release(e);
     return x;

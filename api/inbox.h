@@ -27,7 +27,7 @@ struct inbox {
 /* NULL: no memory, or the child's requests hold all they may. */
 MUST_USE struct inbox *inbox_take(struct server *server);
 /* Accepts NULL, clears the pointer. */
-void inbox_give_back(struct server *server, struct inbox **inbox);
+void inbox_give_back(struct server *s, struct inbox **in_ptr);
 
 /* Room behind what is there for what the request needs next. ERR_OVERLOADED, ERR_NOMEM. */
 MUST_USE enum err inbox_make_room(struct server *server, struct inbox *inbox);

@@ -77,17 +77,20 @@ static enum err listen_on(const struct addrinfo *address, int *ret_fd, unsigned 
     int on = 1, fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return ERR_SYSTEM;
-    struct sockaddr_storage bound = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } bound = {0};
     socklen_t len = sizeof bound;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) || bind(fd, address->ai_addr, address->ai_addrlen) ||
-        listen(fd, BACKLOG) || getsockname(fd, (struct sockaddr *)&bound, &len)) {
+        listen(fd, BACKLOG) || getsockname(fd, &bound.any, &len)) {
         int saved = errno;
         close(fd);
         errno = saved;
         return ERR_SYSTEM;
     }
-    *ret_port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                                  : ((struct sockaddr_in *)&bound)->sin_port);
+    *ret_port = ntohs(bound.any.sa_family == AF_INET6 ? bound.v6.sin6_port : bound.v4.sin_port);
     *ret_fd = fd;
     return ERR_OK;
 }

@@ -1,5 +1,5 @@
-/* A private Redis, as `quernctl run` and the units start it: reached by a unix socket only, AOF on (every second), no eviction, two
- * users. */
+/* A private Redis, as `quernctl run` and the units start it: reached by a unix socket only, AOF on (every second), no eviction,
+ * two users. */
 #pragma once
 
 #include "common/base.h"
@@ -12,9 +12,9 @@ MUST_USE enum err run_redis_prepare(const char *state);
  * starts empty. */
 bool run_redis_data_listed(const char *state);
 
-/* The same once, for a Redis that outlives who starts it: what is there stays, an operator's changes to redis.conf too. `dir` is
- * an absolute path of a directory; redis/ is made in it. ERR_SYSTEM (said on standard error; also for data without its manifest),
- * ERR_NOMEM. */
+/* The same once, for a Redis that outlives who starts it: what is there stays, an operator's changes to redis.conf too. `dir`
+ * is an absolute path of a directory; redis/ is made in it. ERR_SYSTEM (said on standard error; also for data without its
+ * manifest), ERR_NOMEM. */
 MUST_USE enum err run_redis_setup(const char *dir);
 
 /* Whether something accepts connections on the socket. */

@@ -9,10 +9,10 @@
 
 struct secret;
 
-/* The text of a file, without the line end behind it. A relative path is looked up among the unit's credentials where systemd gave
- * some ($CREDENTIALS_DIRECTORY, systemd.exec(5)), else in the working directory. The file must be regular, and neither readable nor writable by others;
- * the text visible ASCII, at most SECRET_MAX bytes, so that it can stand in a header. ERR_SETTINGS with *ret_why a clause for
- * the log (it never contains the text), ERR_NOMEM. */
+/* The text of a file, without the line end behind it. A relative path is looked up among the unit's credentials where systemd
+ * gave some ($CREDENTIALS_DIRECTORY, systemd.exec(5)), else in the working directory. The file must be regular, and neither
+ * readable nor writable by others; the text visible ASCII, at most SECRET_MAX bytes, so that it can stand in a header.
+ * ERR_SETTINGS with *ret_why a clause for the log (it never contains the text), ERR_NOMEM. */
 MUST_USE enum err secret_load(const char *path, struct secret **ret_secret, const char **ret_why);
 
 /* `prefix` and the secret in one, e.g. a header line. NULL: no memory. */

@@ -27,7 +27,7 @@ static void write_stats(struct json_out *out, const struct msg_stats_answer *s)
                 (unsigned long long)waiting, (unsigned long long)active, (unsigned long long)completed,
                 (unsigned long long)failed, (unsigned long long)stats_number(s, "cancelled"), (unsigned long long)expired);
     json_printf(out, ",\"total\":%llu,\"success_rate\":%.4f,\"failure_rate\":%.4f,\"mean_ms\":%.1f",
-                (unsigned long long)(waiting + active), share(completed, decided), share(failed + expired, decided),
+                (unsigned long long)waiting + active, share(completed, decided), share(failed + expired, decided),
                 share(stats_number(s, "done_ms_total"), completed));
     json_printf(out,
                 ",\"p50_ms\":%llu,\"p99_ms\":%llu,\"per_minute\":%llu,\"queue_size\":%llu,\"workers\":%llu,\"uptime_s\":%llu}",

@@ -70,7 +70,7 @@ static int write_image(const char *path, const uint8_t *image)
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     int failed = fd < 0 || ftruncate(fd, (off_t)disk.size) < 0 ? errno : 0;
     for (size_t at = 0; !failed && at < disk.size; at += PAGE)
-        if (memcmp(image + at, zeros, PAGE) && pwrite(fd, image + at, PAGE, (off_t)at) != PAGE)
+        if (memcmp(image + at, zeros, PAGE) != 0 && pwrite(fd, image + at, PAGE, (off_t)at) != PAGE)
             failed = errno ? errno : EIO;
     if (fd >= 0 && close(fd) < 0 && !failed)
         failed = errno;

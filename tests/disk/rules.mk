@@ -3,6 +3,7 @@
 $(BUILD)/platter: tests/disk/platter.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_STRICT) -O2 -g -D_GNU_SOURCE $$(pkg-config --cflags fuse3) -o $@ $< -lfuse3
+$(BUILD)/lint/tests/disk/platter.ok: LINT_CFLAGS = $$(pkg-config --cflags fuse3)
 
 # In `make check` each kind of cut is made once, and what takes long is left out.
 CHECKS += check-disk-short

@@ -824,7 +824,7 @@ static int print_tables(void)
 {
     struct json_out tables = {0};
     frame_describe(&tables);
-    fwrite(tables.data, 1, tables.len, stdout);
+    (void)fwrite(tables.data, 1, tables.len, stdout);
     json_out_done(&tables);
     return 0;
 }

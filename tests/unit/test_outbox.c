@@ -72,8 +72,9 @@ static int start(void **state)
     fake.up = true;
     fake.refuses = ERR_OK;
     fake.frames = fake.largest = 0;
-    for (uint8_t i = 0; i < ARRAY_COUNT(runs); i++) {
-        runs[i] = (struct run){.id.bytes[15] = i, .fence = {1, i}, .stream = true, .progress = 10, .progress_sent = 10};
+    for (unsigned i = 0; i < ARRAY_COUNT(runs); i++) {
+        runs[i] =
+            (struct run){.id.bytes[15] = (uint8_t)i, .fence = {1, i}, .stream = true, .progress = 10, .progress_sent = 10};
         list_init(&runs[i].node);
         eventlog_init(&runs[i].log, PROTO_LOG_BYTES);
     }

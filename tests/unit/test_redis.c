@@ -819,7 +819,7 @@ static unsigned fake_start_at_last_address(void)
     assert_non_null(last);
     fake_start_at(last->ai_addr, last->ai_addrlen);
     freeaddrinfo(found);
-    struct sockaddr_in6 address;
+    struct sockaddr_in6 address = {0};
     socklen_t len = sizeof address;
     getsockname(fake.listen_fd, (struct sockaddr *)&address, &len);
     return ntohs(address.sin6_port); /* at the same place in both families */

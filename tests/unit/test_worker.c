@@ -542,7 +542,7 @@ static void what_cannot_be_done_is_reported(void **state)
         {"echo", "[]", KIND_WORKER},
         {"up", "{}", KIND_CLIENT},
     };
-    for (uint8_t i = 0; i < ARRAY_COUNT(rows); i++) {
+    for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
         world.seen_count = 0;
         give(i, 1, rows[i].deployment, rows[i].body, false, false);
         until(one_outcome);
@@ -652,7 +652,7 @@ static void a_refusal_is_named_also_when_its_body_never_ends(void **state)
         "HTTP/1.1 429 x\r\nRetry-After: 7\r\nContent-Length: 1000\r\n\r\n{\"error\":",
         "HTTP/1.1 429 x\r\nRetry-After: 7\r\nContent-Length: 1000\r\n\r\n",
     };
-    for (uint8_t i = 0; i < ARRAY_COUNT(answers); i++) {
+    for (unsigned i = 0; i < ARRAY_COUNT(answers); i++) {
         world.seen_count = 0;
         play(answers[i], HOLD);
         give(i, 1, "up", "{\"prompt\":\"a\"}", true, false);

@@ -60,7 +60,7 @@ struct calls;
 
 /* log_path NULL: no log file.  NULL with errno when the file cannot be opened. */
 struct calls *calls_new(const char *log_path);
-void calls_free(struct calls **c);
+void calls_free(struct calls **p);
 
 /* The texts are copied, each up to 1 KiB; one without data is absent.  The call is lent until calls_end. */
 struct call *calls_begin(struct calls *c, const struct span text[CALL_TEXTS], const struct fault *fault);
