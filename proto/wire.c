@@ -23,9 +23,10 @@
 #define BACKLOG          1024
 #define HANDSHAKE_FAILED                                                                                                       \
     (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
-#define MONITOR_EVENTS   (ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | HANDSHAKE_FAILED)
-#define MONITOR_MESSAGES (1 << 20) /* ZeroMQ's thread would wait for room among events: a loop that is busy must not stop it   \
-                                    */
+#define MONITOR_EVENTS (ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | HANDSHAKE_FAILED)
+#define MONITOR_MESSAGES                                                                                                       \
+    (1 << 20) /* ZeroMQ's thread would wait for room among events: a loop that is busy must not stop it                        \
+               */
 
 struct wire {
     struct loop *loop;
