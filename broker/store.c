@@ -201,17 +201,33 @@ static void on_commit(void *arg, const redisReply *reply)
     link_settled(s);
 }
 
+bool commits_wait(struct store *s, redis_on_reply *on_reply)
+{
+    char replicas[24], ms[24];
+    snprintf(replicas, sizeof replicas, "%u", s->options.replicas);
+    snprintf(ms, sizeof ms, "%d", STORE_WAIT_MS);
+    struct span argv[] = {span_str("WAIT"), span_str(replicas), span_str(ms)};
+    return redis_command(s->redis, on_reply, s, argv, ARRAY_COUNT(argv)) == ERR_OK;
+}
+
+bool commits_replicated(const struct store *s, const redisReply *reply, const char **ret_why)
+{
+    *ret_why = reply->type == REDIS_REPLY_ERROR ? reply->str : "too few replicas have it";
+    return reply->type == REDIS_REPLY_INTEGER && reply->integer >= (long long)s->options.replicas;
+}
+
 static void on_wait(void *arg, const redisReply *reply)
 {
     struct store *s = arg;
+    const char *why;
     s->waiting = false;
     if (!reply)
         return;
-    if (reply->type == REDIS_REPLY_INTEGER && reply->integer >= (long long)s->options.replicas) {
+    if (commits_replicated(s, reply, &why)) {
         commits_stored(s, MIN(s->wait_n, s->wrote_n));
     } else {
         s->stats.wait_short++;
-        link_refused(s, reply->type == REDIS_REPLY_ERROR ? reply->str : "too few replicas have it");
+        link_refused(s, why);
     }
     link_settled(s);
 }
@@ -239,12 +255,8 @@ static bool send_commit(struct store *s)
 
 static void send_wait(struct store *s)
 {
-    char replicas[24], ms[24];
-    snprintf(replicas, sizeof replicas, "%u", s->options.replicas);
-    snprintf(ms, sizeof ms, "%d", STORE_WAIT_MS);
-    struct span argv[] = {span_str("WAIT"), span_str(replicas), span_str(ms)};
     s->wait_n = s->ring.sent_n;
-    s->waiting = redis_command(s->redis, on_wait, s, argv, ARRAY_COUNT(argv)) == ERR_OK;
+    s->waiting = commits_wait(s, on_wait);
     if (!s->waiting)
         link_refused(s, "no memory or no connection to wait for replicas");
 }

@@ -363,9 +363,32 @@ static void on_written(void *arg, const redisReply *reply)
     serve(s);
 }
 
+/* What was recovered may be on this Redis alone, and would be shown as stored. WAIT counts from this connection's last write,
+ * which is to `leader` and younger than all of it. Without replicas no commit would be taken either: it is waited for as long
+ * as it takes. */
+static void on_replicated(void *arg, const redisReply *reply)
+{
+    struct store *s = arg;
+    const char *why;
+    if (!reply || s->phase != PHASE_CONFIRM)
+        return;
+    if (commits_replicated(s, reply, &why)) {
+        s->confirm_by = loop_now(s->loop) + STORE_CONFIRM_MAX_MS;
+        command(s, on_written, "INFO", "persistence", (struct span){0});
+        redis_flush(s->redis);
+        return;
+    }
+    s->stats.wait_short++;
+    link_refused(s, why);
+    link_settled(s);
+}
+
 static void confirm(struct store *s)
 {
-    command(s, on_written, "INFO", "persistence", (struct span){0});
+    if (!s->options.replicas)
+        command(s, on_written, "INFO", "persistence", (struct span){0});
+    else if (!commits_wait(s, on_replicated))
+        redis_reset(s->redis, "no memory for a command");
     redis_flush(s->redis);
 }
 

@@ -121,6 +121,10 @@ void link_look_at_memory(struct store *s);
 void store_free_bare(struct store **store);
 /* Commits up to n are in the store, replicas included. */
 void commits_stored(struct store *s, uint64_t n);
+/* WAIT for the replicas that a commit needs. False: it could not be asked. */
+bool commits_wait(struct store *s, redis_on_reply *on_reply);
+/* Whether enough replicas have it; else why not. */
+bool commits_replicated(const struct store *s, const redisReply *reply, const char **ret_why);
 /* Closes the open commit if it holds something. */
 void commits_close(struct store *s);
 /* Members of `live` that stand for nothing are removed. */

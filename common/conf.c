@@ -10,6 +10,7 @@
 
 #include "common/commas.h"
 #include "common/conf_file.h"
+#include "common/resolve.h"
 
 /* What one load has read, so that a fault found late can still name the line it came from. */
 struct layers {
@@ -491,25 +492,48 @@ static enum err check_lists(const struct layers *l, struct conf *conf)
     return e;
 }
 
-static bool is_loopback(const char *host)
+/* Passwords and jobs do not travel in the clear. */
+static bool all_loopback(const char *addresses)
 {
-    static const char *const names[] = {"localhost", "::1", "[::1]"};
-    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
-        if (strcmp(host, names[i]) == 0)
-            return true;
-    return strncmp(host, "127.", 4) == 0;
+    struct span rest = span_str(addresses), one;
+    while (commas_next(&rest, &one)) {
+        char host[280];
+        snprintf(host, sizeof host, "%.*s", SPAN_ARG(one));
+        char *colon = strrchr(host, ':');
+        if (colon)
+            *colon = '\0';
+        if (!resolve_is_loopback(host))
+            return false;
+    }
+    return true;
+}
+
+static enum err check_sentinels(const struct layers *l, const struct conf *conf)
+{
+    const __typeof__(conf->redis) *r = &conf->redis;
+    if (is_given(r->sentinel_user) && !is_given(r->sentinel_password_file))
+        return complain(l, "redis.sentinel_user", "it needs redis.sentinel_password_file");
+    if (!is_given(r->sentinels))
+        return is_given(r->master) ? complain(l, "redis.master", "it needs redis.sentinels") : ERR_OK;
+    if (!is_given(r->master))
+        return complain(l, "redis.sentinels", "they need redis.master, the name they know it by");
+    if (is_given(r->socket) || is_given(r->host))
+        return complain(l, "redis.sentinels", "one of these only: redis.socket, redis.host or redis.sentinels");
+    if (!r->tls && !all_loopback(r->sentinels))
+        return complain(l, "redis.sentinels", "Redis off loopback needs redis.tls");
+    return ERR_OK;
 }
 
 static enum err check_redis(const struct layers *l, const struct conf *conf)
 {
     const __typeof__(conf->redis) *r = &conf->redis;
-    if (is_given(r->host) && !is_given(r->socket) && !r->tls && !is_loopback(r->host))
+    if (is_given(r->host) && !is_given(r->socket) && !r->tls && !resolve_is_loopback(r->host))
         return complain(l, "redis.host", "Redis off loopback needs redis.tls");
     if (is_given(r->user) && !is_given(r->password_file))
         return complain(l, "redis.user", "it needs redis.password_file");
     if (is_given(r->reader_user) && !is_given(r->reader_password_file))
         return complain(l, "redis.reader_user", "it needs redis.reader_password_file");
-    return ERR_OK;
+    return check_sentinels(l, conf);
 }
 
 /* One key for every endpoint over TCP, or one each. */

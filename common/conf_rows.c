@@ -250,6 +250,17 @@ static const char *check_endpoints(const char *value)
     return commas_count(value) <= CONF_PLACES_MAX ? check_each(value, check_endpoint) : "more than 16 endpoints";
 }
 
+static const char *check_host_port(const char *value)
+{
+    const char *colon = strrchr(value, ':');
+    return colon && is_host(value, (size_t)(colon - value)) && is_port(colon + 1) ? NULL : "not an address: HOST:PORT";
+}
+
+static const char *check_addresses(const char *value)
+{
+    return commas_count(value) <= CONF_PLACES_MAX ? check_each(value, check_host_port) : "more than 16 addresses";
+}
+
 static const char *check_keys(const char *value)
 {
     return check_each(value, check_z85);
@@ -315,7 +326,7 @@ const char *conf_form_check(const char *form, const char *value)
         {"endpoint", check_endpoint}, {"Z85", check_z85},
         {"URL", check_url},           {"provider", check_provider},
         {"role", check_role},         {"endpoints", check_endpoints},
-        {"keys", check_keys},
+        {"keys", check_keys},         {"addresses", check_addresses},
     };
     for (size_t i = 0; i < ARRAY_COUNT(forms); i++)
         if (strcmp(forms[i].form, form) == 0) {

@@ -276,6 +276,15 @@ static void connect_tcp(struct dial *dial)
     }
 }
 
+void dial_aim(struct dial *dial, const char *host, unsigned port)
+{
+    assert(dial->state == CLOSED);
+    dial->options.host = host;
+    dial->options.port = port;
+    dial->failures = 0;
+    resolve_free(&dial->resolve); /* it may still look up the one before */
+}
+
 void dial_open(struct dial *dial)
 {
     assert(dial->state == CLOSED);

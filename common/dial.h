@@ -34,6 +34,9 @@ struct dial_hooks {
 MUST_USE struct dial *dial_new(struct loop *loop, const struct dial_options *options, struct dial_hooks hooks);
 void dial_free(struct dial **dial);
 
+/* From now on this host and port, lent like the options. The dial must be closed. */
+void dial_aim(struct dial *dial, const char *host, unsigned port);
+
 /* Starts connecting; exactly one of opened and failed follows, unless it is closed before. A host with several addresses is
  * tried at the next one after each failure. The dial must be closed. */
 void dial_open(struct dial *dial);

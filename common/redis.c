@@ -7,6 +7,8 @@
 
 #include "common/dial.h"
 #include "common/log.h"
+#include "common/resolve.h"
+#include "common/sentinel.h"
 
 #define CONNECT_TIMEOUT_MS 2000
 #define REPLY_MAX_BYTES    (64u << 20)
@@ -18,10 +20,12 @@
 #define READS_PER_WAKE     16
 #define COMMAND_OVERHEAD   24 /* "*", "$", up to 20 digits and the line end */
 
-/*   DOWN ─► OPENING ─► GREETING ─► UP       any break ─► DOWN, and after the backoff OPENING again */
+/*   DOWN ─► SEEKING ─► OPENING ─► GREETING ─► UP       any break ─► DOWN, and after the backoff again; without Sentinels there
+ * is no SEEKING */
 enum state {
-    DOWN,     /* the timer holds the next attempt */
-    OPENING,  /* the timer holds the end of patience, as in GREETING */
+    DOWN,    /* the timer holds the next attempt */
+    SEEKING, /* the Sentinels are asked where the master is; the timer holds the end of patience, as in the next two */
+    OPENING,
     GREETING, /* HELLO and SELECT are on their way; they are the pending commands */
     UP,       /* the timer holds the oldest command's deadline */
 };
@@ -36,7 +40,10 @@ struct redis {
     struct loop *loop;
     struct redis_options options; /* its strings are ours */
     struct redis_hooks hooks;
-    char address[128]; /* for logs */
+    char address[300];         /* for logs */
+    struct sentinel *sentinel; /* NULL: without */
+    char master[256];          /* as the Sentinels named it last … */
+    unsigned master_port;      /* … 0: not yet */
     enum state state;
     struct dial *dial;
     struct timer *timer;
@@ -195,7 +202,7 @@ static void break_now(struct redis *redis, const char *reason)
         redis->attempts = 0;
     msec wait_ms = backoff_ms(redis->attempts++);
     timer_set(redis->timer, loop_now(redis->loop) + wait_ms);
-    if (strcmp(redis->logged, redis->reason) != 0) {
+    if (!redis->options.quiet && strcmp(redis->logged, redis->reason) != 0) {
         memcpy(redis->logged, redis->reason, sizeof redis->logged);
         log_event(LOG_REDIS_DOWN, "address=%s reason=%s pending=%zu again_ms=%lld", redis->address,
                   log_str(span_str(redis->reason)), was_up ? redis->count : 0, (long long)wait_ms);
@@ -323,12 +330,24 @@ static void become_up(struct redis *redis)
     redis->up_at = loop_now(redis->loop);
     redis->reason[0] = redis->logged[0] = '\0';
     timer_set(redis->timer, MSEC_NEVER);
-    log_event(LOG_REDIS_UP, "address=%s", redis->address);
+    if (!redis->options.quiet)
+        log_event(LOG_REDIS_UP, "address=%s", redis->address);
     if (!redis->hooks.up)
         return;
     redis->calling = true;
     redis->hooks.up(redis->hooks.arg);
     redis->calling = false;
+}
+
+/* HELLO's answer names the role, which every user may hear, as ROLE may not be; SELECT's says nothing of it. */
+static bool says_master(const redisReply *reply)
+{
+    if (reply->type != REDIS_REPLY_ARRAY)
+        return true;
+    for (size_t i = 0; i + 1 < reply->elements; i += 2)
+        if (reply->element[i]->str && strcmp(reply->element[i]->str, "role") == 0)
+            return reply->element[i + 1]->str && strcmp(reply->element[i + 1]->str, "master") == 0;
+    return false;
 }
 
 /* Called as an owner's callback is, so that redis_reset does the right thing. */
@@ -337,6 +356,8 @@ static void greeted(void *arg, const redisReply *reply)
     struct redis *redis = arg;
     if (reply->type == REDIS_REPLY_ERROR)
         redis_reset(redis, reply->str);
+    else if (redis->sentinel && !says_master(reply))
+        redis_reset(redis, "it is no master any more, or not yet");
     else if (redis->count == 0)
         become_up(redis);
 }
@@ -396,11 +417,49 @@ static void failed(void *arg)
     break_now(redis, dial_reason(redis->dial));
 }
 
-static void start_attempt(struct redis *redis)
+static void open_dial(struct redis *redis)
 {
     redis->state = OPENING;
     timer_set(redis->timer, loop_now(redis->loop) + redis->options.connect_timeout_ms);
     dial_open(redis->dial);
+}
+
+static void start_attempt(struct redis *redis)
+{
+    if (!redis->sentinel) {
+        open_dial(redis);
+        return;
+    }
+    redis->state = SEEKING;
+    timer_set(redis->timer, loop_now(redis->loop) + redis->options.connect_timeout_ms);
+    sentinel_ask(redis->sentinel);
+}
+
+/* The Sentinels have answered: to whoever asked before an attempt, or as every second. */
+static void on_master(void *arg, const char *host, unsigned port)
+{
+    struct redis *redis = arg;
+    bool same = redis->master_port == port && strcmp(redis->master, host) == 0;
+    if (!same) {
+        snprintf(redis->master, sizeof redis->master, "%s", host);
+        redis->master_port = port;
+        if (redis->state != DOWN && redis->state != SEEKING)
+            break_now(redis, "the Sentinels name another master");
+        redis->attempts = 0;
+        if (redis->state == DOWN) {
+            timer_set(redis->timer, loop_now(redis->loop)); /* asks once more, and finds it named */
+            return;
+        }
+    }
+    if (redis->state != SEEKING)
+        return;
+    if (!redis->options.tls && !resolve_is_loopback(host)) {
+        break_now(redis, "the master is off loopback and TLS is off");
+        return;
+    }
+    snprintf(redis->address, sizeof redis->address, "%s:%u", redis->master, port);
+    dial_aim(redis->dial, redis->master, port);
+    open_dial(redis);
 }
 
 static void timer_came(void *arg)
@@ -409,6 +468,9 @@ static void timer_came(void *arg)
     switch (redis->state) {
     case DOWN:
         start_attempt(redis);
+        break;
+    case SEEKING:
+        break_now(redis, "no Sentinel says where the master is");
         break;
     case OPENING:
         break_now(redis, "the connection could not be made in time");
@@ -492,20 +554,33 @@ static bool copy_options(struct redis_options *to, const struct redis_options *f
     done &= copy_text(from->tls_ca_file, &to->tls_ca_file);
     done &= copy_text(from->user, &to->user);
     done &= copy_text(from->password, &to->password);
+    done &= copy_text(from->sentinels, &to->sentinels);
+    done &= copy_text(from->master, &to->master);
+    done &= copy_text(from->sentinel_user, &to->sentinel_user);
+    done &= copy_text(from->sentinel_password, &to->sentinel_password);
     to->connect_timeout_ms = from->connect_timeout_ms ? from->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     to->reply_max_bytes = from->reply_max_bytes ? from->reply_max_bytes : REPLY_MAX_BYTES;
     return done;
 }
 
+static void free_secret(const char *text)
+{
+    if (text)
+        OPENSSL_cleanse((char *)text, strlen(text));
+    free((char *)text);
+}
+
 static void free_options(struct redis_options *options)
 {
-    if (options->password)
-        OPENSSL_cleanse((char *)options->password, strlen(options->password));
     free((char *)options->socket);
     free((char *)options->host);
     free((char *)options->tls_ca_file);
     free((char *)options->user);
-    free((char *)options->password);
+    free((char *)options->sentinels);
+    free((char *)options->master);
+    free((char *)options->sentinel_user);
+    free_secret(options->password);
+    free_secret(options->sentinel_password);
 }
 
 static struct dial *new_dial(struct redis *redis)
@@ -518,7 +593,7 @@ static struct dial *new_dial(struct redis *redis)
 
 struct redis *redis_new(struct loop *loop, const struct redis_options *options, struct redis_hooks hooks)
 {
-    assert(options->socket || options->host);
+    assert(options->socket || options->host || (options->sentinels && options->master));
     struct redis *redis = calloc(1, sizeof *redis);
     if (!redis)
         return NULL;
@@ -530,8 +605,14 @@ struct redis *redis_new(struct loop *loop, const struct redis_options *options, 
         redis_free(&redis);
         return NULL;
     }
+    if (options->sentinels && !(redis->sentinel = sentinel_new(loop, &redis->options, on_master, redis))) {
+        redis_free(&redis);
+        return NULL;
+    }
     if (options->socket)
         snprintf(redis->address, sizeof redis->address, "%s", options->socket);
+    else if (options->sentinels)
+        snprintf(redis->address, sizeof redis->address, "%s", options->master);
     else
         snprintf(redis->address, sizeof redis->address, "%s:%u", options->host, options->port);
     start_attempt(redis);
@@ -545,6 +626,7 @@ void redis_free(struct redis **redis_ptr)
         return;
     assert(!redis->calling);
     loop_end_cancel(&redis->end);
+    sentinel_free(&redis->sentinel);
     timer_free(&redis->timer);
     dial_free(&redis->dial);
     redisReaderFree(redis->reader);

@@ -23,13 +23,20 @@ struct redis_options {
     const char *socket; /* a unix socket's path, or NULL for TCP */
     const char *host;   /* with TCP: a numeric address or a name, looked up without blocking for every new connection */
     unsigned port;
-    bool tls;                /* with TCP: the certificate is checked against the CA file and `host` */
-    const char *tls_ca_file; /* NULL: the system's roots */
-    const char *user;        /* NULL: the user "default" */
-    const char *password;    /* NULL: none is sent, whatever `user` says. Copied, and wiped when freed */
+    /* Instead of host and port: Sentinels, HOST:PORT parted by commas, which are asked where the master is for every new
+     * connection, and once a second whether it still is (common/sentinel.h). Whoever does not say that it is a master is left.
+     */
+    const char *sentinels;
+    const char *master;                            /* what they call it */
+    const char *sentinel_user, *sentinel_password; /* theirs, as user and password below */
+    bool tls;                                      /* with TCP: the certificate is checked against the CA file and `host` */
+    const char *tls_ca_file;                       /* NULL: the system's roots */
+    const char *user;                              /* NULL: the user "default" */
+    const char *password;                          /* NULL: none is sent, whatever `user` says. Copied, and wiped when freed */
     unsigned db;
     msec connect_timeout_ms; /* 0: 2 000. Until `up`: looking up, connecting, TLS and the first answer */
     msec reply_timeout_ms;   /* 0: none. When the oldest command waits longer, the connection is broken */
+    bool quiet;              /* redis.up and redis.down are not logged */
     size_t reply_max_bytes;  /* 0: 64 MiB. A larger reply breaks the connection, as does one of more than a million elements */
 };
 

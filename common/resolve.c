@@ -143,3 +143,12 @@ void resolve_free(struct resolve **resolve_ptr)
     question_free(&resolve->question);
     free(resolve);
 }
+
+bool resolve_is_loopback(const char *host)
+{
+    static const char *const names[] = {"localhost", "::1", "[::1]"};
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
+        if (strcmp(host, names[i]) == 0)
+            return true;
+    return strncmp(host, "127.", 4) == 0;
+}

@@ -18,3 +18,6 @@ MUST_USE struct resolve *resolve_new(struct loop *loop, const char *host, unsign
 
 /* Before the answer too: the thread then ends unheard, whenever the name servers let it. */
 void resolve_free(struct resolve **resolve);
+
+/* Whether what is sent there stays on this machine, by its name alone: localhost, 127.0.0.0/8, ::1. */
+bool resolve_is_loopback(const char *host);

@@ -68,7 +68,10 @@ enum err role_redis(const struct conf *conf, bool writer, struct redis_options *
     const char *file = writer ? r->password_file : r->reader_password_file;
     struct redis_options o = {.port = (unsigned)r->port, .tls = r->tls};
     *store = (struct role_redis){0};
-    if (r->socket[0] || !r->host[0]) {
+    if (r->sentinels[0]) {
+        o.sentinels = r->sentinels;
+        o.master = r->master;
+    } else if (r->socket[0] || !r->host[0]) {
         enum err e = find_socket(conf, store);
         if (e == ERR_SETTINGS)
             snprintf(fault->text, sizeof fault->text, "redis.socket: longer than %d bytes", CONF_SOCKET_PATH_MAX);
@@ -78,7 +81,15 @@ enum err role_redis(const struct conf *conf, bool writer, struct redis_options *
         o.tls = false;
     } else {
         o.host = r->host;
-        o.tls_ca_file = r->tls_ca_file[0] ? r->tls_ca_file : NULL;
+    }
+    o.tls_ca_file = o.tls && r->tls_ca_file[0] ? r->tls_ca_file : NULL;
+    if (r->sentinel_password_file[0]) {
+        enum err e = read_password(r->sentinel_password_file, "redis.sentinel_password_file", store->sentinel_password,
+                                   sizeof store->sentinel_password, fault);
+        if (e)
+            return e;
+        o.sentinel_user = r->sentinel_user[0] ? r->sentinel_user : NULL;
+        o.sentinel_password = store->sentinel_password;
     }
     if (file[0]) {
         const char *setting = writer ? "redis.password_file" : "redis.reader_password_file";

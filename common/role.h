@@ -12,6 +12,7 @@ MUST_USE char *role_endpoint(const struct conf *conf, const char *setting, const
 struct role_redis {
     char socket[256];
     char password[256];
+    char sentinel_password[256];
 };
 MUST_USE enum err role_redis(const struct conf *conf, bool writer, struct redis_options *ret_options, struct role_redis *store,
                              struct conf_fault *fault);

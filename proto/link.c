@@ -314,7 +314,7 @@ void link_free(struct link **link_ptr)
     free((char *)link->options.endpoints);
     free((char *)link->options.server_keys);
     free((char *)link->options.name);
-    explicit_bzero(&link->options, sizeof link->options);
+    explicit_bzero(&link->options.secret_key, sizeof link->options.secret_key);
     free(link);
 }
 

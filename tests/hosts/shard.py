@@ -128,6 +128,11 @@ class Redis:
                 reply = self._reply(f)
             return reply
 
+    def info(self, name):
+        """One line of INFO."""
+        found = [line for line in self.command("INFO").splitlines() if line.startswith(name + ":")]
+        return found[0].split(":", 1)[1].strip() if found else None
+
     def _reply(self, f):
         line = f.readline().rstrip(b"\r\n")
         kind, rest = line[:1], line[1:].decode()
@@ -165,19 +170,19 @@ class Provider:
 class Shard:
     """brokers: names of hosts that each run one. workers: likewise. Everything is started; the first broker named leads."""
 
-    def __init__(self, brokers=("broker",), workers=("work1",), settings=None, redis=True, broker_rights=BROKER_RIGHTS):
+    def __init__(self, brokers=("broker",), workers=("work1",), settings=None, broker_rights=BROKER_RIGHTS):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="quern-hosts-"))
         self.over, self.broker_rights = settings or {}, broker_rights
         self.net = net.Net()
         try:
             self.users = self.net.host("users")
-            self.passwords = {name: secrets.token_hex(16) for name in ("broker", "api", "peer")}
+            self.passwords = {name: secrets.token_hex(16) for name in ("broker", "api", "peer", "sentinel")}
             for name, password in self.passwords.items():
                 (self.dir / f"{name}.password").write_text(password + "\n")
             self.authority = pki.Authority(self.dir)
             self.provider = Provider(self, self.net.host("provider"))
             self.make_hosts(brokers, workers)
-            self.make_stores() if redis else None
+            self.make_stores()
             self.make_roles(brokers, workers)
         except BaseException:
             self.close()

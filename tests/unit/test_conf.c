@@ -438,6 +438,17 @@ static void test_what_tcp_needs(void **state)
     struct conf *conf = load_text("broker: {api: 'tcp://[::1]:1', worker: 'tcp://*:2', key_file: k, public_key: '" KEY_B
                                   "'}\nworker: {broker: 'tcp://b:2', key_file: w}\n");
     assert_string_equal(conf->broker.worker, "tcp://*:2");
+    refuses("redis: {sentinels: 'db.example:26379', master: q0}\n",
+            "a.yaml:1: redis.sentinels: Redis off loopback needs redis.tls");
+    refuses("redis: {sentinels: '127.0.0.1:1, 10.0.0.1:1', master: q0}\n",
+            "a.yaml:1: redis.sentinels: Redis off loopback needs redis.tls");
+    refuses("redis: {sentinels: 'db.example', master: q0}\n", "a.yaml:1: redis.sentinels: not an address: HOST:PORT");
+    refuses("redis: {sentinels: '127.0.0.1:1'}\n",
+            "a.yaml:1: redis.sentinels: they need redis.master, the name they know it by");
+    refuses("redis: {master: q0}\n", "a.yaml:1: redis.master: it needs redis.sentinels");
+    refuses("redis: {sentinels: '127.0.0.1:1', master: q0, host: 127.0.0.1}\n",
+            "a.yaml:1: redis.sentinels: one of these only: redis.socket, redis.host or redis.sentinels");
+    refuses("redis: {sentinel_user: u}\n", "a.yaml:1: redis.sentinel_user: it needs redis.sentinel_password_file");
     refuses("redis: {host: db.example}\n", "a.yaml:1: redis.host: Redis off loopback needs redis.tls");
     refuses("redis: {user: broker}\n", "a.yaml:1: redis.user: it needs redis.password_file");
     AUTO(conf_free) struct conf *redis = load_text("redis: {host: db.example, tls: true}\n");
