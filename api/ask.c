@@ -23,6 +23,8 @@ struct asked {
     bool sent;        /* at least once */
     uint32_t run;     /* of WATCH: from where */
     uint64_t offset;
+    uint8_t priority; /* of PATCH */
+    msec deadline;
     struct submission *submission;
     ask_on_answer *on_answer;
     void *owner;
@@ -132,6 +134,13 @@ static enum err send_asked(struct asked *q)
                          NULL);
     case MESSAGE_CANCEL:
         return link_send(ask->link, MESSAGE_CANCEL, &(struct msg_cancel){.ref = q->ref, .id = q->id, .tenant = tenant}, NULL);
+    case MESSAGE_RETRY:
+        return link_send(ask->link, MESSAGE_RETRY, &(struct msg_retry){.ref = q->ref, .id = q->id, .tenant = tenant}, NULL);
+    case MESSAGE_PATCH: {
+        struct msg_patch patch = {
+            .ref = q->ref, .id = q->id, .tenant = tenant, .priority = q->priority, .deadline = q->deadline};
+        return link_send(ask->link, MESSAGE_PATCH, &patch, NULL);
+    }
     case MESSAGE_FORGET:
         return link_send(ask->link, MESSAGE_FORGET, &(struct msg_forget){.ref = q->ref, .id = q->id, .tenant = tenant}, NULL);
     case MESSAGE_STATS:
@@ -239,6 +248,18 @@ enum err ask_job(struct ask *ask, enum message message, const struct id *id, str
                  ask_on_answer *on_answer, void *owner, struct asked **ret_asked)
 {
     struct asked like = {.message = message, .id = *id, .watch = watch, .on_answer = on_answer, .owner = owner};
+    return ask_anything(ask, &like, tenant, NULL, ret_asked);
+}
+
+enum err ask_patch(struct ask *ask, const struct id *id, struct span tenant, unsigned priority, msec deadline,
+                   ask_on_answer *on_answer, void *owner, struct asked **ret_asked)
+{
+    struct asked like = {.message = MESSAGE_PATCH,
+                         .id = *id,
+                         .priority = (uint8_t)priority,
+                         .deadline = deadline,
+                         .on_answer = on_answer,
+                         .owner = owner};
     return ask_anything(ask, &like, tenant, NULL, ret_asked);
 }
 

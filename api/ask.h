@@ -65,9 +65,12 @@ const struct ask_broker *ask_broker(const struct ask *ask);
 /* submission is taken, also on failure. */
 MUST_USE enum err ask_submit(struct ask *ask, struct submission **submission, const struct id *id, bool watch,
                              ask_on_answer *on_answer, void *owner, struct asked **ret_asked);
-/* message: ASK (watch as there), CANCEL or FORGET. tenant: at most PROTO_TENANT_BYTES. */
+/* message: ASK (watch as there), CANCEL, FORGET or RETRY. tenant: at most PROTO_TENANT_BYTES. */
 MUST_USE enum err ask_job(struct ask *ask, enum message message, const struct id *id, struct span tenant, bool watch,
                           ask_on_answer *on_answer, void *owner, struct asked **ret_asked);
+/* PATCH: 0 leaves as it is. */
+MUST_USE enum err ask_patch(struct ask *ask, const struct id *id, struct span tenant, unsigned priority, msec deadline,
+                            ask_on_answer *on_answer, void *owner, struct asked **ret_asked);
 /* WATCH: all of the job's events from here on, tokens from (run, offset) on, until ask_unwatch or the session ends. */
 MUST_USE enum err ask_watch(struct ask *ask, const struct id *id, struct span tenant, uint32_t run, uint64_t offset,
                             ask_on_answer *on_answer, void *owner, struct asked **ret_asked);

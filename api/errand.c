@@ -22,6 +22,8 @@ struct errand {
     bool cancel_on_leave;
     bool finishing;      /* waits no longer: the next that is learnt is the answer */
     uint8_t state, ack;  /* of the ACK */
+    uint8_t priority;    /* of PATCH */
+    msec deadline;       /* likewise */
     struct watch *watch; /* … and in_watch; NULL: not watching */
     struct list in_watch;
     struct list in_waiting; /* in api->waiting from the ACK or the view to the end */
@@ -145,6 +147,12 @@ static void already_ended(struct errand *e, unsigned state)
     fail_with(e, &(struct fault){.error = ERR_ENDED, .message = state ? message : NULL});
 }
 
+/* What it asks for cannot be done to a job that has ended. */
+static bool is_for_the_living(const struct errand *e)
+{
+    return (e->goal == ERRAND_CANCEL && !e->cancelled) || e->goal == ERRAND_PATCH;
+}
+
 static void show_ended(struct errand *e, struct span bytes)
 {
     struct record *record = &e->api->record;
@@ -152,7 +160,7 @@ static void show_ended(struct errand *e, struct span bytes)
     enum err error = record_unpack(record, RECORD_ENDED, bytes);
     if (!error && !span_equal(record->ended.spec.tenant, tenant_of(e)))
         error = ERR_NOT_FOUND;
-    else if (!error && e->goal == ERRAND_CANCEL && !e->cancelled) {
+    else if (!error && is_for_the_living(e)) {
         already_ended(e, record->ended.state);
         return;
     } else if (!error) {
@@ -184,15 +192,15 @@ static void on_answer(void *owner, enum err error, const struct frame *frame);
 static void ask(struct errand *e)
 {
     static const enum message messages[] = {
-        [ERRAND_SUBMIT] = MESSAGE_ASK,
-        [ERRAND_SHOW] = MESSAGE_ASK,
-        [ERRAND_CANCEL] = MESSAGE_CANCEL,
-        [ERRAND_FORGET] = MESSAGE_FORGET,
+        [ERRAND_SUBMIT] = MESSAGE_ASK,    [ERRAND_SHOW] = MESSAGE_ASK,    [ERRAND_CANCEL] = MESSAGE_CANCEL,
+        [ERRAND_FORGET] = MESSAGE_FORGET, [ERRAND_RETRY] = MESSAGE_RETRY,
     };
     bool watch = e->wait_until && !e->finishing;
     enum err error = watch ? start_watching(e) : ERR_OK;
     e->not_live = false;
-    if (!error)
+    if (!error && e->goal == ERRAND_PATCH)
+        error = ask_patch(e->api->ask, &e->id, tenant_of(e), e->priority, e->deadline, on_answer, e, &e->asked);
+    else if (!error)
         error = ask_job(e->api->ask, messages[e->goal], &e->id, tenant_of(e), watch, on_answer, e, &e->asked);
     if (error)
         unknown(e, error);
@@ -229,6 +237,14 @@ static bool still_waits(struct errand *e)
     return e->wait_until && !e->finishing;
 }
 
+static const char *conflict(enum errand_goal goal)
+{
+    return goal == ERRAND_FORGET  ? "the job has not ended: cancel it first"
+           : goal == ERRAND_RETRY ? "only a job that has failed can be made to run again"
+           : goal == ERRAND_PATCH ? "the job runs: only one that waits can be changed"
+                                  : NULL;
+}
+
 static void on_answer(void *owner, enum err error, const struct frame *frame)
 {
     struct errand *e = owner;
@@ -242,20 +258,20 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
     case ERR_OK:
         break;
     case ERR_ENDED: /* and stored, or this would not have been said */
-        if (e->goal == ERRAND_CANCEL) {
+        if (e->goal == ERRAND_CANCEL || e->goal == ERRAND_PATCH) {
             already_ended(e, a->view.state);
             return;
         }
         /* fall through */
     case ERR_NOT_LIVE:
         e->not_live = true;
-        if (e->goal == ERRAND_FORGET) /* the broker has looked in the store itself */
+        if (e->goal == ERRAND_FORGET || e->goal == ERRAND_RETRY) /* the broker has looked in the store itself */
             absent(e);
         else
             look(e);
         return;
-    case ERR_CONFLICT: /* said to FORGET alone */
-        fail_with(e, &(struct fault){.error = ERR_CONFLICT, .message = "the job has not ended: cancel it first"});
+    case ERR_CONFLICT:
+        fail_with(e, &(struct fault){.error = ERR_CONFLICT, .message = conflict(e->goal)});
         return;
     default:
         unknown_with(e, &(struct fault){.error = find_told(a->error), .retry_after_ms = a->retry_after_ms});
@@ -364,25 +380,41 @@ static struct errand *new_errand(struct api *api, struct exchange *x, struct spa
     return e;
 }
 
-void errand_start(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text,
-                  msec wait_ms, const struct job_style *style)
+/* NULL: x was answered. */
+static struct errand *begin(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text,
+                            msec wait_ms, const struct job_style *style)
 {
     struct id id;
     enum err error = find_id(api, id_text, tenant, &id);
-    if (error) {
-        exchange_fail_with(x, error);
+    struct errand *e = error ? NULL : new_errand(api, x, tenant, goal, wait_ms, style);
+    if (e)
+        e->id = id;
+    else
+        exchange_fail_with(x, error ? error : ERR_NOMEM);
+    return e;
+}
+
+void errand_start(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text,
+                  msec wait_ms, const struct job_style *style)
+{
+    struct errand *e = begin(api, x, tenant, goal, id_text, wait_ms, style);
+    if (!e)
         return;
-    }
-    struct errand *e = new_errand(api, x, tenant, goal, wait_ms, style);
-    if (!e) {
-        exchange_fail_with(x, ERR_NOMEM);
-        return;
-    }
-    e->id = id;
     if (goal == ERRAND_SHOW)
         look(e);
     else
         ask(e);
+}
+
+void errand_patch(struct api *api, struct exchange *x, struct span tenant, struct span id_text, unsigned priority,
+                  msec deadline, const struct job_style *style)
+{
+    struct errand *e = begin(api, x, tenant, ERRAND_PATCH, id_text, 0, style);
+    if (!e)
+        return;
+    e->priority = (uint8_t)priority;
+    e->deadline = deadline;
+    ask(e);
 }
 
 static void on_ack(void *owner, enum err error, const struct frame *frame)

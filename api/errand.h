@@ -8,6 +8,9 @@
  *                                                                    └─ absent ─► 404 or 410
  *   cancel, forget ─► CANCEL, FORGET ─┬─ done ─► 200 with the job as Redis has it, 204
  *                                     └─ not live ─► Redis as above ─► 409, or 404, or 410
+ *   patch, retry ─► PATCH, RETRY ─┬─ done ─► 200 with the job as it is now
+ *                                 ├─ conflict ─► 409: it runs; it has not failed
+ *                                 └─ not live ─► patch: Redis as above; retry: 404 or 410
  *
  * Redis first, because it holds all ended jobs and the broker's time is the scarcer; Redis again, because the job may have
  * ended between the two looks. An id whose tag does not verify for the tenant was never one of its jobs: 404 without a look, so
@@ -17,16 +20,20 @@
 #include "api/api.h"
 #include "api/job.h"
 
-enum errand_goal { ERRAND_SUBMIT, ERRAND_SHOW, ERRAND_CANCEL, ERRAND_FORGET };
+enum errand_goal { ERRAND_SUBMIT, ERRAND_SHOW, ERRAND_CANCEL, ERRAND_FORGET, ERRAND_RETRY, ERRAND_PATCH };
 
 /* Each answers x, now or later, in `style`, which lives as long as the process. tenant is copied. wait_ms 0: no waiting. */
 
 /* submission is taken. */
 void errand_submit(struct api *api, struct exchange *x, struct span tenant, struct submission **submission, msec wait_ms,
                    const struct job_style *style);
-/* goal: all but SUBMIT. id_text: as in the path. */
+/* goal: all but SUBMIT and PATCH. id_text: as in the path. */
 void errand_start(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text,
                   msec wait_ms, const struct job_style *style);
+
+/* Changes a waiting job; 0 leaves as it is. deadline: wall time. */
+void errand_patch(struct api *api, struct exchange *x, struct span tenant, struct span id_text, unsigned priority,
+                  msec deadline, const struct job_style *style);
 
 /* A watched job's event. */
 void errand_event(struct api *api, const struct rec_event *event, struct span body);

@@ -13,7 +13,9 @@ static const struct route {
     {HTTP_POST, "/v1/jobs", handle_submit, MAY_USE, NULL},
     {HTTP_GET, "/v1/jobs/{id}", handle_show, MAY_USE, NULL},
     {HTTP_DELETE, "/v1/jobs/{id}", handle_delete, MAY_USE, NULL},
+    {HTTP_PATCH, "/v1/jobs/{id}", handle_patch, MAY_USE, NULL},
     {HTTP_POST, "/v1/jobs/{id}/cancel", handle_cancel, MAY_USE, NULL},
+    {HTTP_POST, "/v1/jobs/{id}/retry", handle_retry, MAY_USE, NULL},
     {HTTP_GET, "/v1/jobs/{id}/events", handle_events, MAY_USE, NULL},
     {HTTP_GET, "/v1/stats", handle_stats, MAY_USE, NULL},
     {HTTP_GET, "/health", handle_health, 0, NULL},
@@ -84,7 +86,7 @@ static void refuse(struct exchange *x, const struct request *r)
 {
     char allow[96];
     if (r->head->options_star) {
-        exchange_reply(x, &(struct reply){.status = 204, .allow = "GET, HEAD, POST, DELETE, OPTIONS"});
+        exchange_reply(x, &(struct reply){.status = 204, .allow = "GET, HEAD, POST, PATCH, DELETE, OPTIONS"});
         return;
     }
     methods_of(r->path, allow, sizeof allow);

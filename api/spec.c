@@ -465,25 +465,56 @@ static enum err check_together(struct reader *r)
     return read_header_key(r);
 }
 
+/* The root object, each of its fields read by `read`. */
+static enum err read_root(struct reader *r, struct span body, enum err (*read)(struct reader *r, const cJSON *v),
+                          cJSON **ret_root)
+{
+    struct json_fault json = {0};
+    r->fault->param[0] = r->fault->message[0] = '\0';
+    enum err e = json_parse(body, ret_root, &json);
+    if (e == ERR_BAD_JSON)
+        return spec_refuse(r, e, "at byte %zu: %s", json.at, json.what);
+    if (e)
+        return e;
+    if (!cJSON_IsObject(*ret_root))
+        return BAD(r, "the body must be an object");
+    for (const cJSON *v = (*ret_root)->child; v && !e; v = v->next)
+        e = read(r, v);
+    return e;
+}
+
 enum err spec_read(struct span body, const struct spec_caller *caller, struct submission **ret_submission,
                    struct spec_fault *fault)
 {
     struct reader r = {.caller = caller, .fault = fault, .type = "chat", .queue = "default"};
     AUTO(json_free) cJSON *root = NULL;
-    struct json_fault json = {0};
-    fault->param[0] = fault->message[0] = '\0';
-    enum err e = json_parse(body, &root, &json);
-    if (e == ERR_BAD_JSON)
-        return spec_refuse(&r, e, "at byte %zu: %s", json.at, json.what);
-    if (e)
-        return e;
-    if (!cJSON_IsObject(root))
-        return BAD(&r, "the body must be an object");
-    for (const cJSON *v = root->child; v && !e; v = v->next)
-        e = read_field(&r, v);
+    enum err e = read_root(&r, body, read_field, &root);
     if (!e)
         e = check_together(&r);
     return e ? e : spec_write(&r, ret_submission);
+}
+
+static enum err read_changed_field(struct reader *r, const cJSON *v)
+{
+    r->field = v->string;
+    if (strcmp(v->string, "priority") == 0)
+        return field_priority(r, v);
+    if (strcmp(v->string, "deadline") == 0)
+        return field_deadline(r, v);
+    return spec_refuse(r, ERR_UNKNOWN_FIELD, "only priority and deadline can be changed");
+}
+
+enum err spec_read_change(struct span body, const struct spec_caller *caller, struct spec_change *ret_change,
+                          struct spec_fault *fault)
+{
+    struct reader r = {.caller = caller, .fault = fault};
+    AUTO(json_free) cJSON *root = NULL;
+    enum err e = read_root(&r, body, read_changed_field, &root);
+    if (!e && !root->child)
+        e = BAD(&r, "priority or deadline is needed");
+    if (!e)
+        *ret_change = (struct spec_change){.priority = r.spec.priority, .deadline = r.spec.deadline};
+    return e;
 }
 
 bool spec_duration(struct span text, msec *ret_ms)

@@ -49,6 +49,15 @@ struct spec_fault {
 MUST_USE enum err spec_read(struct span body, const struct spec_caller *caller, struct submission **ret_submission,
                             struct spec_fault *fault);
 
+/* What may be changed of a job that waits: {"priority","deadline"}, at least one of them. 0: not given. */
+struct spec_change {
+    uint8_t priority;
+    msec deadline;
+};
+/* Errors as spec_read's. */
+MUST_USE enum err spec_read_change(struct span body, const struct spec_caller *caller, struct spec_change *ret_change,
+                                   struct spec_fault *fault);
+
 /* Tokens of a text: a quarter of its bytes, and one per character of the scripts that are written without spaces (Han, kana,
  * Hangul). */
 uint64_t spec_tokens(struct span text);

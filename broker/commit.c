@@ -142,15 +142,14 @@ static size_t weight(const struct effect *write)
     return bytes;
 }
 
-/* An idempotency key and the job it names, which is the next write, share a commit: a broker that died between the two would
- * leave a key that leads nowhere. */
-#define JOB_WRITE_BYTES 4096
+#define JOINED_BYTES 4096 /* of a write that shares its commit with the one before it, at most: it is no body and no end */
 
 bool commit_is_full_for(const struct commit *commit, const struct effect *write)
 {
-    bool pair = write->type == EFFECT_SAVE_IDEM;
-    size_t bytes = weight(write) + (pair ? JOB_WRITE_BYTES : 0);
-    return commit->writes && (commit->writes + pair >= COMMIT_WRITES_MAX || commit->bytes + bytes > COMMIT_BYTES_MAX);
+    if (!commit->writes || commit->joined)
+        return false;
+    size_t bytes = weight(write) + write->joined * (size_t)JOINED_BYTES;
+    return commit->writes + write->joined >= COMMIT_WRITES_MAX || commit->bytes + bytes > COMMIT_BYTES_MAX;
 }
 
 /* ---- operations ---- */
@@ -353,7 +352,8 @@ static void drop_job(struct commit *c, const struct id *id)
 static void drop_ended(struct commit *c, const struct effect *w)
 {
     put_key(c, VERB_DEL, record_key_ended, &w->id, NULL, 0);
-    put_key(c, VERB_DEL, record_key_body, &w->id, NULL, 0);
+    if (!w->keeps_body)
+        put_key(c, VERB_DEL, record_key_body, &w->id, NULL, 0);
     if (w->ended.completed_at)
         put_index(c, VERB_ZREM, w->tenant, &w->id, w->ended.completed_at, 0);
 }
@@ -394,6 +394,7 @@ enum err commit_add(struct commit *c, const struct effect *write)
 {
     assert(!c->at.n);
     c->writes++;
+    c->joined = write->joined;
     if (!c->first)
         c->first = write->number;
     c->last = write->number;

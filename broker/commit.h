@@ -30,6 +30,7 @@ struct commit {
     struct commit_at at;  /* once closed */
     uint64_t first, last; /* numbers of the core's writes in it; 0: none yet */
     uint32_t writes;
+    unsigned joined;           /* writes that must still come into it */
     size_t bytes;              /* about what it costs in memory and on the line */
     size_t held_bytes;         /* of what is in `held` */
     msec opened_at, stored_at; /* loop time, set by their owner */

@@ -10,6 +10,8 @@ handler handle_submit;
 handler handle_show;
 handler handle_cancel;
 handler handle_delete;
+handler handle_patch;
+handler handle_retry;
 
 /* events.c */
 handler handle_events;

@@ -16,7 +16,7 @@ bool submit_is_json(const struct http_head *head)
     return http_same(span_trim(type), "application/json");
 }
 
-static void refuse(struct exchange *x, enum err e, const struct spec_fault *fault)
+void submit_refuse(struct exchange *x, enum err e, const struct spec_fault *fault)
 {
     exchange_fail(x, &(struct fault){.error = e,
                                      .param = fault->param[0] ? fault->param : NULL,
@@ -40,7 +40,7 @@ void submit_job(struct api *api, struct exchange *x, const struct visit *v, cons
     }
     if (way->rename)
         way->rename(fault.param, sizeof fault.param);
-    refuse(x, e, &fault);
+    submit_refuse(x, e, &fault);
 }
 
 void handle_submit(struct api *api, struct exchange *x, const struct visit *v)

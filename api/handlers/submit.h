@@ -8,6 +8,9 @@
  * forms and untyped bodies to us without asking, but its browser says so in Origin. */
 bool submit_is_json(const struct http_head *head);
 
+/* Says what is wrong with a field of the body. */
+void submit_refuse(struct exchange *x, enum err e, const struct spec_fault *fault);
+
 struct submit_way {
     struct span body; /* native fields (spec.h); lent for the call */
     msec wait_ms;

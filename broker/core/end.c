@@ -210,29 +210,26 @@ enum err on_cancel(struct sched *s, const struct input *in)
     return ERR_OK;
 }
 
-enum err on_forget(struct sched *s, const struct input *in)
+/* ---- ended jobs ---- */
+
+enum err ended_ask(struct sched *s, const struct input *in, enum request_type type, uint64_t ref, const struct id *id,
+                   struct span tenant)
 {
-    const struct msg_forget *forget = in->forget;
-    struct job *job = sched_find(s, &forget->id, forget->tenant);
-    if (job) {
-        answer(s, in->peer, forget->ref, &forget->id, ERR_CONFLICT, job->written);
-        return ERR_OK;
-    }
     if (s->stalled || s->lookups.waiting >= s->settings.lookups_max) {
-        answer(s, in->peer, forget->ref, &forget->id, ERR_STORE, 0);
+        answer(s, in->peer, ref, id, ERR_STORE, 0);
         return ERR_OK;
     }
     struct request *request = calloc(1, sizeof *request);
     if (!request)
         return ERR_NOMEM;
     list_init(&request->node);
-    request->type = REQUEST_FORGET;
+    request->type = type;
     request->peer = in->peer;
-    request->ref = forget->ref;
-    request->id = forget->id;
-    request->tenant_len = (uint8_t)forget->tenant.len;
-    memcpy(request->tenant, forget->tenant.data, forget->tenant.len);
-    struct lookup_key key = lookup_key_id(LOOKUP_ENDED, &forget->id);
+    request->ref = ref;
+    request->id = *id;
+    request->tenant_len = (uint8_t)tenant.len;
+    memcpy(request->tenant, tenant.data, tenant.len);
+    struct lookup_key key = lookup_key_id(LOOKUP_ENDED, id);
     bool ask;
     if (lookup_add(&s->lookups, &key, request, &ask)) {
         free(request);
@@ -250,23 +247,46 @@ static bool owns_its_key(const struct sched *s, const struct rec_ended *ended)
     return ended->idem.len == 32 && s->now < ended->created_at + s->settings.idem_ttl_ms;
 }
 
-enum err forget_answered(struct sched *s, const struct input *in, bool known)
+enum err on_forget(struct sched *s, const struct input *in)
+{
+    const struct msg_forget *forget = in->forget;
+    struct job *job = sched_find(s, &forget->id, forget->tenant);
+    if (!job)
+        return ended_ask(s, in, REQUEST_FORGET, forget->ref, &forget->id, forget->tenant);
+    answer(s, in->peer, forget->ref, &forget->id, ERR_CONFLICT, job->written);
+    return ERR_OK;
+}
+
+/* ended: NULL: there is none, or it is another's. */
+static void forget_found(struct sched *s, const struct request *request, const struct rec_ended *ended)
+{
+    uint64_t number = 0;
+    if (ended && owns_its_key(s, ended)) /* so that the key may be used again */
+        drop_idem(s, ended->idem.data);
+    if (ended)
+        number = drop_ended(s, &request->id, ended);
+    answer(s, request->peer, request->ref, &request->id, ended ? ERR_OK : ERR_NOT_LIVE, number);
+}
+
+enum err ended_answered(struct sched *s, const struct input *in, bool known)
 {
     const struct rec_ended *ended = in->type == INPUT_FOUND ? in->found.ended : NULL;
     struct lookup_key key = lookup_key_id(LOOKUP_ENDED, in->type == INPUT_FOUND ? &in->found.key.id : &in->absent.key.id);
     struct list requests;
-    bool ignored;
+    bool ignored, forgotten = false;
     enum err e = lookup_take(s, &key, &requests, &ignored);
     for (struct list *node; !e && (node = list_first(&requests));) {
         struct request *request = CONTAINER_OF(node, struct request, node);
         list_remove(node);
         bool mine = ended && span_equal(ended->spec.tenant, span_of(request->tenant, request->tenant_len));
-        uint64_t number = 0;
-        if (mine && owns_its_key(s, ended)) /* so that the key may be used again */
-            drop_idem(s, ended->idem.data);
-        if (mine)
-            number = drop_ended(s, &request->id, ended);
-        answer(s, request->peer, request->ref, &request->id, !known ? ERR_STORE : mine ? ERR_OK : ERR_NOT_LIVE, number);
+        if (!known) {
+            answer(s, request->peer, request->ref, &request->id, ERR_STORE, 0);
+        } else if (request->type == REQUEST_RETRY) {
+            redrive_found(s, &request, mine && !forgotten ? ended : NULL);
+        } else {
+            forget_found(s, request, mine ? ended : NULL);
+            forgotten |= mine;
+        }
         request_free(s, &request);
     }
     return e;

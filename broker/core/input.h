@@ -55,7 +55,7 @@ enum input_type {
     INPUT_WATCH,    /* peer, watch */
     INPUT_UNWATCH,  /* peer, unwatch */
     INPUT_PATCH,    /* peer, patch */
-    INPUT_RETRY,    /* peer, retry */
+    INPUT_RETRY,    /* peer, retry: a failed job is to live again. ANSWER with its view, once that is stored */
 
     /* -- from workers -- */
     INPUT_OUTCOME,   /* peer, outcome, body */
@@ -156,7 +156,8 @@ enum effect_type {
     EFFECT_SAVE_IDEM,  /* hash, idem_record: idem:<hash> for ttl_ms */
     EFFECT_DROP_JOB,   /* id: j:<id> and b:<id> away, <id> out of live (withdrawn) */
     EFFECT_DROP_BODY,  /* id: b:<id> away; with ttl_ms > 0 it is kept that long instead */
-    EFFECT_DROP_ENDED, /* id, tenant, ended.completed_at: r:<id> and b:<id> away, out of ix: (forgotten) */
+    EFFECT_DROP_ENDED, /* id, tenant, ended.completed_at: r:<id> away, out of ix:, and b:<id> away unless keeps_body (forgotten,
+                          or live again) */
     EFFECT_DROP_IDEM,  /* hash */
 
     /* -- questions -- */
@@ -175,6 +176,9 @@ struct effect {
     size_t body_from, body_len; /* the part of `body` that is meant; body_len 0: all of it from body_from */
     struct id id;
     uint64_t ttl_ms;
+    uint8_t
+        joined; /* of a write: so many after it share its commit, or a broker that dies between them leaves half of something */
+    bool keeps_body;      /* DROP_ENDED */
     struct span parts[3]; /* SAVE_ENDED, EVENT of an ephemeral end: display, result, log */
     struct span tenant;
     uint8_t hash[32];

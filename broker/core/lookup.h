@@ -7,6 +7,7 @@
 enum request_type {
     REQUEST_SUBMIT = 1, /* draft: may it be made? */
     REQUEST_FORGET,     /* id, tenant */
+    REQUEST_RETRY,      /* id, tenant; and from its record on draft, ended_at: is its body there? */
 };
 
 struct request {
@@ -19,6 +20,7 @@ struct request {
     uint8_t body_hash[32];
     bool watch;
     struct id id;
+    msec ended_at;
     uint8_t tenant_len;
     char tenant[PROTO_TENANT_BYTES];
 };

@@ -30,12 +30,10 @@ static enum err recover_lease(struct sched *s, struct job *job, const struct rec
     return ERR_OK;
 }
 
-static enum err recover_history(struct sched *s, struct job *job, const struct rec_job *record)
+enum err recover_history(struct sched *s, struct job *job, const struct rec_attempt *attempts, uint32_t count)
 {
-    if (!record->attempts_count)
-        return ERR_OK;
-    for (uint32_t i = 0; i < record->attempts_count; i++) {
-        const struct rec_attempt *from = &record->attempts[i];
+    for (uint32_t i = 0; i < count; i++) {
+        const struct rec_attempt *from = &attempts[i];
         if (job_past_reserve(job, &s->dead_histories))
             return ERR_NOMEM;
         struct name *worker = name_get(&s->names, from->worker), *deployment = name_get(&s->names, from->deployment);
@@ -80,7 +78,7 @@ static enum err fill_past(struct sched *s, struct job *job, const struct rec_job
     past->calls = record->calls;
     past->crashes = record->crashes;
     past->solo_crashes = record->solo_crashes;
-    return recover_history(s, job, record);
+    return recover_history(s, job, record->attempts, record->attempts_count);
 }
 
 static void fill(struct sched *s, struct job *job, const struct rec_job *record)

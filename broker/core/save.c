@@ -60,12 +60,26 @@ void save_job(struct sched *s, struct job *job)
     job->written = s->written;
 }
 
-void save_body(struct sched *s, struct job *job)
+static void give_body(struct sched *s, struct job *job, uint8_t joined)
 {
     struct effect *effect = give_write(s, EFFECT_SAVE_BODY);
+    effect->joined = joined;
     effect->id = job->id;
     effect->body = job->body;
     job->written = s->written;
+}
+
+void save_body(struct sched *s, struct job *job)
+{
+    give_body(s, job, 0);
+}
+
+/* A write changes r:<id>. */
+static void touch_ended(struct sched *s, const struct id *id)
+{
+    struct lookup_key ended = lookup_key_id(LOOKUP_ENDED, id), any = lookup_key_id(LOOKUP_ANY, id);
+    lookup_touch(&s->lookups, &ended);
+    lookup_touch(&s->lookups, &any);
 }
 
 static uint64_t kept_ms(const struct sched *s, const struct job *job)
@@ -109,9 +123,7 @@ void save_ended(struct sched *s, struct job *job)
     };
     fill_spec(job, &record->spec);
     record->attempts = job_attempts(job, &record->attempts_count);
-    struct lookup_key ended = lookup_key_id(LOOKUP_ENDED, &job->id), any = lookup_key_id(LOOKUP_ANY, &job->id);
-    lookup_touch(&s->lookups, &ended);
-    lookup_touch(&s->lookups, &any);
+    touch_ended(s, &job->id);
     job->written = s->written;
     job->ending->save = s->written;
 }
@@ -119,6 +131,7 @@ void save_ended(struct sched *s, struct job *job)
 void save_idem(struct sched *s, struct job *job, const uint8_t hash[32], const uint8_t body_hash[32])
 {
     struct effect *effect = give_write(s, EFFECT_SAVE_IDEM);
+    effect->joined = 1; /* the job that it names: a key must never lead nowhere */
     memcpy(effect->hash, hash, sizeof effect->hash);
     effect->ttl_ms = (uint64_t)s->settings.idem_ttl_ms;
     effect->idem_record.id = job->id;
@@ -150,10 +163,24 @@ uint64_t drop_ended(struct sched *s, const struct id *id, const struct rec_ended
     effect->id = *id;
     effect->tenant = ended_record->spec.tenant;
     effect->ended.completed_at = ended_record->completed_at;
-    struct lookup_key ended = lookup_key_id(LOOKUP_ENDED, id), any = lookup_key_id(LOOKUP_ANY, id);
-    lookup_touch(&s->lookups, &ended);
-    lookup_touch(&s->lookups, &any);
+    struct lookup_key body = lookup_key_id(LOOKUP_BODY, id);
+    lookup_touch(&s->lookups, &body);
+    touch_ended(s, id);
     return s->written;
+}
+
+/* One commit: between any two of them a start would find the job twice, or a body to which nothing leads. */
+void save_redriven(struct sched *s, struct job *job, msec ended_at)
+{
+    give_body(s, job, 2);
+    struct effect *effect = give_write(s, EFFECT_DROP_ENDED);
+    effect->joined = 1;
+    effect->keeps_body = true;
+    effect->id = job->id;
+    effect->tenant = tenant_span(job->tenant);
+    effect->ended.completed_at = ended_at;
+    touch_ended(s, &job->id);
+    save_job(s, job);
 }
 
 uint64_t drop_idem(struct sched *s, const uint8_t hash[32])

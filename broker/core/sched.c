@@ -411,10 +411,12 @@ static enum err on_answer(struct sched *s, const struct input *in)
     bool known = in->type != INPUT_UNKNOWN, found = in->type == INPUT_FOUND;
     const struct lookup_key *given = found ? &in->found.key : &in->absent.key;
     struct lookup_key key = given->kind == LOOKUP_IDEM ? lookup_key_hash(given->hash) : lookup_key_id(given->kind, &given->id);
+    if (key.kind == LOOKUP_BODY && lookup_find(&s->lookups, &key))
+        return redrive_answered(s, &key, in);
     if (key.kind == LOOKUP_BODY)
         return body_answered(s, in, known);
     if (key.kind == LOOKUP_ENDED)
-        return forget_answered(s, in, known);
+        return ended_answered(s, in, known);
     return submit_answered(s, &key, known, found ? in->found.idem : NULL, found ? in->found.ended : NULL, found);
 }
 
@@ -483,9 +485,8 @@ static enum err take(struct sched *s, const struct input *in)
         return ERR_OK;
     case INPUT_PATCH:
         return on_patch(s, in);
-    case INPUT_RETRY: /* ended jobs are not brought back by this version */
-        answer(s, in->peer, in->retry->ref, &in->retry->id, ERR_CONFLICT, 0);
-        return ERR_OK;
+    case INPUT_RETRY:
+        return on_retry(s, in);
     case INPUT_OUTCOME:
         return on_outcome(s, in);
     case INPUT_PROGRESS:

@@ -148,6 +148,8 @@ struct job *sched_find(struct sched *s, const struct id *id, struct span tenant)
 void save_job(struct sched *s, struct job *job);
 void save_body(struct sched *s, struct job *job);
 void save_ended(struct sched *s, struct job *job);
+/* A job that had ended lives again: its body, its record away, its state. */
+void save_redriven(struct sched *s, struct job *job, msec ended_at);
 void save_idem(struct sched *s, struct job *job, const uint8_t hash[32], const uint8_t body_hash[32]);
 uint64_t drop_job(struct sched *s, const struct id *id);
 uint64_t drop_body(struct sched *s, const struct id *id, uint64_t ttl_ms);
@@ -201,6 +203,15 @@ struct lease *lease_find(struct sched *s, const struct worker *worker, const str
 /* submit.c */
 void request_free(struct sched *s, struct request **request); /* with its draft; it waits for no answer */
 MUST_USE enum err on_submit(struct sched *s, const struct input *in);
+/* May it be live? ERR_STORE, ERR_DRAINING, ERR_QUEUE_FULL, ERR_BYTES_FULL, ERR_OVERLOADED, ERR_NOMEM. */
+MUST_USE enum err job_admit(struct sched *s, const struct job *job);
+/* An admitted draft becomes a live job, PENDING. Save it, then job_cache. */
+void job_enter(struct sched *s, struct job *job);
+/* Its body stays in memory only while there is room: the newest leave, because they are due last. */
+void job_cache(struct sched *s, struct job *job);
+/* A draft: in the table, so that its id is taken, and no live job. ERR_NOMEM. */
+MUST_USE enum err draft_new(struct sched *s, const struct id *id, const struct rec_spec *spec, struct span idem,
+                            struct blob *body, struct job **ret_draft);
 void on_withdraw(struct sched *s, const struct input *in);
 MUST_USE enum err submit_answered(struct sched *s, const struct lookup_key *key, bool known, const struct rec_idem *idem,
                                   const struct rec_ended *ended, bool found);
@@ -220,7 +231,10 @@ void stop_run(struct sched *s, struct job *job, uint64_t after);
 void ending_free(struct sched *s, struct ending **ending);
 MUST_USE enum err on_cancel(struct sched *s, const struct input *in);
 MUST_USE enum err on_forget(struct sched *s, const struct input *in);
-MUST_USE enum err forget_answered(struct sched *s, const struct input *in, bool known);
+/* Whoever wants something of an ended job asks for its record first: type, FORGET or RETRY. ERR_NOMEM. */
+MUST_USE enum err ended_ask(struct sched *s, const struct input *in, enum request_type type, uint64_t ref, const struct id *id,
+                            struct span tenant);
+MUST_USE enum err ended_answered(struct sched *s, const struct input *in, bool known);
 MUST_USE enum err on_patch(struct sched *s, const struct input *in);
 /* Its end is decided and written: as far as anybody may see, it is over. */
 static inline bool job_is_over(const struct job *job)
@@ -251,3 +265,11 @@ bool watch_tokens(const struct job *job);
 /* recover.c */
 MUST_USE enum err on_recover(struct sched *s, const struct input *in);
 void rewrite_slice(struct sched *s);
+/* The attempts made before, as a record has them. ERR_NOMEM. */
+MUST_USE enum err recover_history(struct sched *s, struct job *job, const struct rec_attempt *attempts, uint32_t count);
+
+/* redrive.c */
+MUST_USE enum err on_retry(struct sched *s, const struct input *in);
+/* The record of a job that is to live again; ended NULL: there is none. Takes the request. */
+void redrive_found(struct sched *s, struct request **request, const struct rec_ended *ended);
+MUST_USE enum err redrive_answered(struct sched *s, const struct lookup_key *key, const struct input *in);

@@ -74,6 +74,26 @@ void request_free(struct sched *s, struct request **request)
     free(mine);
 }
 
+enum err draft_new(struct sched *s, const struct id *id, const struct rec_spec *spec, struct span idem, struct blob *body,
+                   struct job **ret_draft)
+{
+    struct job *draft = job_new(&s->names, id, spec, idem, body);
+    if (draft) {
+        draft->tenant = tenant_get(&s->tenants, spec->tenant);
+        draft->queue = queue_get(&s->queues, spec->queue);
+    }
+    if (!draft || !draft->tenant || !draft->queue || job_table_reserve(&s->jobs)) {
+        if (draft)
+            job_discard(s, &draft);
+        return ERR_NOMEM;
+    }
+    job_table_add(&s->jobs, draft);
+    s->counts[0]++;
+    s->draft_bytes += job_bytes(draft);
+    *ret_draft = draft;
+    return ERR_OK;
+}
+
 static struct request *request_new(struct sched *s, const struct input *in)
 {
     const struct msg_submit *submit = in->submit;
@@ -87,28 +107,17 @@ static struct request *request_new(struct sched *s, const struct input *in)
     request->watch = submit->watch;
     if (submit->body_hash.len == sizeof request->body_hash)
         memcpy(request->body_hash, submit->body_hash.data, sizeof request->body_hash);
-    struct job *draft = job_new(&s->names, &submit->id, &submit->spec, submit->idem, in->body);
-    if (draft) {
-        draft->tenant = tenant_get(&s->tenants, submit->spec.tenant);
-        draft->queue = queue_get(&s->queues, submit->spec.queue);
-    }
-    if (!draft || !draft->tenant || !draft->queue || job_table_reserve(&s->jobs)) {
-        if (draft)
-            job_discard(s, &draft);
+    if (draft_new(s, &submit->id, &submit->spec, submit->idem, in->body, &request->draft)) {
         free(request);
         return NULL;
     }
-    job_table_add(&s->jobs, draft);
-    s->counts[0]++;
-    s->draft_bytes += job_bytes(draft);
-    request->draft = draft;
-    draft->request = request;
+    request->draft->request = request;
     return request;
 }
 
 /* ---- bounds ---- */
 
-static enum err admit(const struct sched *s, const struct job *job)
+static enum err bounds(const struct sched *s, const struct job *job)
 {
     uint64_t bytes = job_bytes(job);
     if (s->stalled)
@@ -127,8 +136,7 @@ static enum err admit(const struct sched *s, const struct job *job)
 
 /* ---- making it ---- */
 
-/* A body stays in memory only while there is room: the newest leave, because they are due last. */
-static void cache_body(struct sched *s, struct job *job)
+void job_cache(struct sched *s, struct job *job)
 {
     if (s->body_cache + job->body_bytes <= s->settings.body_cache_bytes || s->leaving_count == s->leaving_size)
         return;
@@ -152,6 +160,26 @@ static enum err leaving_reserve(struct sched *s)
     return ERR_OK;
 }
 
+enum err job_admit(struct sched *s, const struct job *job)
+{
+    enum err e = bounds(s, job);
+    return e ? e : leaving_reserve(s) || sched_reserve_due(s) ? ERR_NOMEM : ERR_OK;
+}
+
+void job_enter(struct sched *s, struct job *job)
+{
+    s->draft_bytes -= job_bytes(job);
+    job->arrived_at = s->now;
+    job->seq = ++s->seq;
+    job_times(s, job);
+    if (!job->max_attempts) /* fixed now: what a caller was told does not change with the settings */
+        job->max_attempts = (uint16_t)s->settings.max_attempts;
+    job_count_in(s, job);
+    s->body_cache += job->body ? job->body->len : 0;
+    job_move(s, job, STATE_PENDING);
+    job_wait(s, job);
+}
+
 static struct pin *pin_new(struct sched *s, const struct request *request)
 {
     struct pin *pin = calloc(1, sizeof *pin);
@@ -170,10 +198,8 @@ static struct pin *pin_new(struct sched *s, const struct request *request)
 static void make(struct sched *s, struct request *request)
 {
     struct job *job = request->draft;
-    enum err e = admit(s, job);
+    enum err e = job_admit(s, job);
     struct pin *pin = NULL;
-    if (!e && (leaving_reserve(s) || sched_reserve_due(s)))
-        e = ERR_NOMEM;
     if (!e && job->spec->has_idem && !(pin = pin_new(s, request)))
         e = ERR_NOMEM;
     if (!e && request->watch && watch_add(s, request->peer, job, false, false))
@@ -187,17 +213,8 @@ static void make(struct sched *s, struct request *request)
         return;
     }
     request->draft = NULL;
-    s->draft_bytes -= job_bytes(job);
-    job->arrived_at = s->now;
-    job->seq = ++s->seq;
-    job_times(s, job);
-    if (!job->max_attempts) /* fixed now: what a caller was told does not change with the settings */
-        job->max_attempts = (uint16_t)s->settings.max_attempts;
-    job_count_in(s, job);
-    s->body_cache += job->body ? job->body->len : 0;
+    job_enter(s, job);
     job->tenant->submitted++;
-    job_move(s, job, STATE_PENDING);
-    job_wait(s, job);
     if (job->body)
         save_body(s, job);
     if (pin) {
@@ -206,7 +223,7 @@ static void make(struct sched *s, struct request *request)
         list_push_back(&s->pins_by_number, &pin->node);
     }
     save_job(s, job);
-    cache_body(s, job);
+    job_cache(s, job);
     s->stats.submitted++;
     if (s->jobs_held.held < s->settings.jobs_max / 2)
         comeback_clear(&s->comeback);
@@ -288,6 +305,11 @@ static void sent_again(struct sched *s, const struct input *in, struct job *job)
     struct request *waiting = job->state ? NULL : job->request;
     if (!span_equal(tenant_span(job->tenant), in->submit->spec.tenant)) {
         ack(s, in->peer, in->submit->ref, &in->submit->id, ERR_CONFLICT, 0);
+        return;
+    }
+    if (waiting && waiting->type == REQUEST_RETRY) { /* it had failed, and is about to live again */
+        struct request request = {.peer = in->peer, .ref = in->submit->ref};
+        ack_existing(s, &request, &job->id, STATE_FAILED, 0);
         return;
     }
     if (waiting) { /* its answer goes to the new session */
@@ -417,11 +439,11 @@ static void unpin(struct sched *s, const struct job *job)
 void on_withdraw(struct sched *s, const struct input *in)
 {
     struct job *job = job_table_find(&s->jobs, &in->withdraw->id);
-    if (!job || job->ending || job->joined)
+    struct request *request = job && !job->state ? job->request : NULL;
+    if (!job || job->ending || job->joined || (request && request->type == REQUEST_RETRY))
         return;
     s->stats.withdrawn++;
-    if (!job->state) {
-        struct request *request = job->request;
+    if (request) {
         lookup_leave(&s->lookups, request);
         request_free(s, &request);
         return;

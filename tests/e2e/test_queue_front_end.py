@@ -69,7 +69,7 @@ def test_a_scheduled_job_is_delayed(system):
 
 
 def test_a_failed_chat_says_why(system):
-    done = ended(system, chat(system, prompt="no [[status=400]]"))
+    done = ended(system, chat(system, prompt="no [[fault=status_400]]"))
     assert done["state"] == "failed" and done["result"]["success"] is False and done["result"]["error"]
 
 

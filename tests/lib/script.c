@@ -539,6 +539,14 @@ void forget(struct script *t, const char *job)
     script_step(t, &in);
 }
 
+void retry(struct script *t, const char *job)
+{
+    struct msg_retry msg = {.ref = 1, .id = script_id(job), .tenant = span_str(t->tenant)};
+    struct input in = from_api(t, INPUT_RETRY);
+    in.retry = &msg;
+    script_step(t, &in);
+}
+
 void ask(struct script *t, const char *job)
 {
     struct msg_ask msg = {.ref = 1, .id = script_id(job), .tenant = span_str(t->tenant)};
@@ -665,7 +673,14 @@ void found_ended(struct script *t, enum lookup_kind kind, const char *job, const
                  const char *key)
 {
     uint8_t idem[32];
-    struct rec_ended ended = {.state = (uint8_t)state, .spec.tenant = span_str(tenant), .idem = bytes32(idem, key)};
+    found_record(t, kind, job,
+                 (struct rec_ended){.state = (uint8_t)state, .spec.tenant = span_str(tenant), .idem = bytes32(idem, key)});
+}
+
+void found_record(struct script *t, enum lookup_kind kind, const char *job, struct rec_ended ended)
+{
+    if (!ended.spec.tenant.len)
+        ended.spec.tenant = span_str("acme");
     script_step(t, &(struct input){.type = INPUT_FOUND, .found = {.key = key_of(kind, job), .ended = &ended}});
 }
 

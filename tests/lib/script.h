@@ -99,6 +99,7 @@ void script_submit(struct script *t, const char *job, struct script_submit submi
 void withdraw(struct script *t, const char *job);
 void cancel(struct script *t, const char *job);
 void forget(struct script *t, const char *job);
+void retry(struct script *t, const char *job);
 void ask(struct script *t, const char *job);
 void watch(struct script *t, const char *job, bool tokens);
 void unwatch(struct script *t, const char *job, bool left);
@@ -130,6 +131,8 @@ void found_body(struct script *t, const char *job, const char *body);
 void found_idem(struct script *t, const char *key, const char *job, const char *body_hash);
 void found_ended(struct script *t, enum lookup_kind kind, const char *job, const char *tenant, enum state state,
                  const char *key);
+/* With all of its record; .spec.tenant "acme" when it says none. */
+void found_record(struct script *t, enum lookup_kind kind, const char *job, struct rec_ended ended);
 void found_live(struct script *t, const char *job); /* LOOKUP_ANY */
 void absent(struct script *t, enum lookup_kind kind, const char *name);
 void unknown(struct script *t, enum lookup_kind kind, const char *name);

@@ -169,13 +169,36 @@ static void a_key_and_its_job_share_a_commit(void **state)
 {
     AUTO(commit_free) struct commit *c = commit_new(0);
     unsigned n = 1;
-    struct effect key = {.type = EFFECT_SAVE_IDEM, .ttl_ms = 1000}, job = save_job(1, 1);
+    struct effect key = {.type = EFFECT_SAVE_IDEM, .joined = 1, .ttl_ms = 1000}, job = save_job(1, 1);
     for (; n <= COMMIT_WRITES_MAX - 2; n++)
         add(c, save_job(n, (uint8_t)n));
     assert_false(commit_is_full_for(c, &key)); /* both find room … */
     add(c, save_job(n, (uint8_t)n));
     assert_true(commit_is_full_for(c, &key)); /* … or neither */
     assert_false(commit_is_full_for(c, &job));
+}
+
+/* Its body, its record away, its state: between them a start would find it twice, or not at all. */
+static void a_job_that_lives_again_is_one_commit(void **state)
+{
+    AUTO(commit_free) struct commit *c = commit_new(0);
+    static const uint8_t large[COMMIT_BYTES_MAX];
+    AUTO(blob_free) struct blob *body = blob_copy(span_of(large, sizeof large));
+    assert_non_null(body);
+    struct effect saved = {.type = EFFECT_SAVE_BODY, .joined = 2, .body = body},
+                  ended = {.type = EFFECT_DROP_ENDED, .joined = 1, .keeps_body = true}, job = save_job(3, 1);
+    add(c, save_job(1, 2));
+    assert_true(commit_is_full_for(c, &saved)); /* too large to come into one that has begun … */
+    commit_free(&c);
+    c = commit_new(0);
+    saved.number = 1;
+    add(c, saved);
+    assert_false(commit_is_full_for(c, &ended)); /* … but what belongs to it comes with it */
+    ended.number = 2;
+    add(c, ended);
+    assert_false(commit_is_full_for(c, &job));
+    add(c, job);
+    assert_true(commit_is_full_for(c, &job));
 }
 
 static void places_are_read_strictly(void **state)
@@ -355,6 +378,7 @@ int main(void)
         cmocka_unit_test(one_index_is_one_zadd),
         cmocka_unit_test(a_commit_is_bounded),
         cmocka_unit_test(a_key_and_its_job_share_a_commit),
+        cmocka_unit_test(a_job_that_lives_again_is_one_commit),
         cmocka_unit_test(places_are_read_strictly),
         cmocka_unit_test(a_body_that_was_changed_is_refused),
         cmocka_unit_test(commits_are_sent_once_and_in_order),

@@ -69,6 +69,7 @@ struct write {
     struct kept kept;
     uint8_t hash[2], body;
     uint64_t ttl_ms;
+    uint8_t joined;
 };
 
 struct asked {
@@ -412,6 +413,7 @@ static void take_write(struct world *w, const struct effect *e)
     write->type = e->type;
     write->number = e->number;
     write->ttl_ms = e->ttl_ms;
+    write->joined = e->joined;
     if (e->type == EFFECT_SAVE_IDEM || e->type == EFFECT_DROP_IDEM) {
         memcpy(write->hash, e->hash, 2);
         write->job = e->type == EFFECT_SAVE_IDEM ? job_of(&e->idem_record.id) : 0;
@@ -655,7 +657,7 @@ static void store_writes(struct world *w, unsigned most)
     bool together = false; /* a key and its job share a commit */
     for (struct write *write; (most || together) && (write = w->writes);) {
         most -= most > 0;
-        together = write->type == EFFECT_SAVE_IDEM || write->type == EFFECT_DROP_IDEM;
+        together = write->joined || write->type == EFFECT_DROP_IDEM;
         w->writes = write->next;
         if (!w->writes)
             w->writes_end = &w->writes;
