@@ -7,7 +7,9 @@
 
 static void refuse(struct sched *s, const struct request *request, enum err error)
 {
-    answer(s, request->peer, request->ref, &request->id, error, 0);
+    struct effect *effect = answer(s, request->peer, request->ref, &request->id, ERR_OK, 0);
+    effect->answer.error = (uint16_t)error;
+    effect->answer.retry_after_ms = retry_after(s, request->draft ? request->draft->tenant : NULL, error);
 }
 
 enum err on_retry(struct sched *s, const struct input *in)

@@ -41,6 +41,27 @@ static void a_failed_job_runs_again(void **state)
     expect(t, "#5 save ended a completed result {} [w overload] [w client] [w] for 3600000", "#6 drop body a", "release w a 1 @6");
 }
 
+static void count_joined(void *arg, const struct effect *effect)
+{
+    unsigned *joined = arg;
+    if (effect->number && *joined < 10) /* of the first two writes, a digit each */
+        *joined = *joined * 10 + effect->joined;
+}
+
+/* Between them a start would find the job twice, or a body to which nothing leads. */
+static void a_redrive_is_one_commit(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    unsigned joined = 0;
+    retry(t, "a");
+    found_record(t, LOOKUP_ENDED, "a", failed());
+    t->each = count_joined;
+    t->arg = &joined;
+    found_body(t, "a", "again");
+    assert_int_equal(joined, 21); /* 2, then 1 */
+    script_scene(t);
+}
+
 static void only_what_failed_is_made_to_live_again(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -135,7 +156,7 @@ static void bounds_hold_for_it_too(void **state)
     retry(t, "a");
     found_record(t, LOOKUP_ENDED, "a", failed());
     found_body(t, "a", "again");
-    expect(t, "lookup ended a", "lookup body a", "answer api a queue_full");
+    expect(t, "lookup ended a", "lookup body a", "answer api a queue_full in 10000");
     drain(t, NULL);
     retry(t, "a");
     expect(t, "answer api a draining");
@@ -145,6 +166,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_job_runs_again),
+        cmocka_unit_test(a_redrive_is_one_commit),
         cmocka_unit_test(only_what_failed_is_made_to_live_again),
         cmocka_unit_test(a_body_that_is_gone_or_not_known),
         cmocka_unit_test(two_who_ask_have_one_job),
