@@ -53,18 +53,10 @@ static void tell_stall(struct broker *b)
 }
 
 /* Above 80 % of Redis's memory no job is taken in; those there are go on and end. */
-static bool tell_settings(struct broker *b)
-{
-    struct sched_settings settings = b->settings.sched;
-    if (store_is_full(b->store))
-        settings.jobs_max = 0;
-    return broker_tell(b, &(struct input){.type = INPUT_SETTINGS, .settings = &settings});
-}
-
 static void tell_full(struct broker *b)
 {
     bool full = store_is_full(b->store);
-    if (full != b->told_full && tell_settings(b))
+    if (full != b->told_full && broker_tell(b, &(struct input){.type = full ? INPUT_FULL : INPUT_ROOM}))
         b->told_full = full;
 }
 
@@ -354,7 +346,7 @@ static bool take_settings(struct broker *b, struct conf *conf)
     settings.sched.heartbeat_ms = b->facts.heartbeat_ms;
     settings.sched.lease_ms = MAX(settings.sched.lease_ms, PORT_SILENCE * b->facts.heartbeat_ms);
     b->settings = settings;
-    if (!tell_settings(b)) {
+    if (!broker_tell(b, &(struct input){.type = INPUT_SETTINGS, .settings = &b->settings.sched})) {
         b->settings = old;
         settings_done(&settings);
         log_event(LOG_SETTINGS_BAD, "why=\"the scheduler refused them\"");

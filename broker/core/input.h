@@ -68,6 +68,8 @@ enum input_type {
     INPUT_STORED,  /* stored: every write up to this number is in the store */
     INPUT_STALL,   /* the store is behind: refuse submits, dispatch nothing */
     INPUT_FLOW,    /* it is well again */
+    INPUT_FULL,    /* it has no room for new jobs: those there go on and end */
+    INPUT_ROOM,    /* it has again */
     INPUT_FOUND,   /* found. A body of another length than the job's counts as absent */
     INPUT_ABSENT,  /* absent: the store is current and has no such key */
     INPUT_UNKNOWN, /* absent: the lookup could not be answered; whoever waits gets store_unavailable */

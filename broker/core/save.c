@@ -220,8 +220,8 @@ uint32_t retry_after(struct sched *s, struct tenant *tenant, enum err error)
     case ERR_NOMEM:
         return 1000;
     case ERR_OVERLOADED:
-        if (!s->settings.jobs_max) /* the store is full: ends free nothing until they expire */
-            return (uint32_t)patience(s->now - s->closed_at);
+        if (s->full) /* ends free nothing until they expire */
+            return (uint32_t)patience(s->now - s->full_at);
         return comeback_promise(&s->comeback, s->now);
     case ERR_QUEUE_FULL:
     case ERR_BYTES_FULL:

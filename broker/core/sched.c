@@ -135,8 +135,6 @@ static enum err settings_take(struct sched *s, const struct sched_settings *sett
     routes_free(&s->names, &s->routes, s->routes_count);
     s->routes = routes;
     s->routes_count = settings->routes_count;
-    if (settings->jobs_max || s->settings.jobs_max)
-        s->closed_at = s->now;
     s->settings = *settings;
     s->settings.deployments = NULL;
     s->settings.routes = NULL;
@@ -511,6 +509,14 @@ static enum err take(struct sched *s, const struct input *in)
         s->stalled = false;
         sched_again(s);
         tell_apis(s);
+        return ERR_OK;
+    case INPUT_FULL:
+        if (!s->full)
+            s->full_at = s->now;
+        s->full = true;
+        return ERR_OK;
+    case INPUT_ROOM:
+        s->full = false;
         return ERR_OK;
     case INPUT_FOUND:
     case INPUT_ABSENT:

@@ -84,7 +84,7 @@ struct sched {
     msec now;
     struct effects *out;
 
-    bool started, stalled, draining;
+    bool started, stalled, full, draining;
     uint64_t epoch, fence_n;
     uint8_t ack;
     uint16_t shard;
@@ -126,7 +126,7 @@ struct sched {
     uint64_t draft_bytes;              /* of drafts, bodies included */
     uint64_t watches;
     struct comeback comeback;
-    msec stalled_at, closed_at; /* closed: jobs_max is 0 */
+    msec stalled_at, full_at;
 
     struct sched_stats stats; /* counters only; gauges are filled in when asked */
 

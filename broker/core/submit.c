@@ -128,7 +128,7 @@ static enum err bounds(const struct sched *s, const struct job *job)
         return ERR_QUEUE_FULL;
     if (!room_for(&job->tenant->bytes_held, job->class, bytes, s->settings.tenant_bytes_max))
         return ERR_BYTES_FULL;
-    if (!room_for(&s->jobs_held, job->class, 1, s->settings.jobs_max) ||
+    if (s->full || !room_for(&s->jobs_held, job->class, 1, s->settings.jobs_max) ||
         !room_for(&s->bytes_held, job->class, bytes, s->settings.bytes_max))
         return ERR_OVERLOADED;
     return ERR_OK;

@@ -26,13 +26,36 @@ static unsigned fired;
 static struct script *story;
 
 static const char *const inputs[] = {
-    [INPUT_RECOVER] = "recover",     [INPUT_START] = "start",         [INPUT_HELLO] = "hello",   [INPUT_GONE] = "gone",
-    [INPUT_HEARTBEAT] = "heartbeat", [INPUT_DRAIN] = "drain",         [INPUT_SUBMIT] = "submit", [INPUT_WITHDRAW] = "withdraw",
-    [INPUT_CANCEL] = "cancel",       [INPUT_FORGET] = "forget",       [INPUT_ASK] = "ask",       [INPUT_WATCH] = "watch",
-    [INPUT_UNWATCH] = "unwatch",     [INPUT_PATCH] = "patch",         [INPUT_RETRY] = "retry",   [INPUT_OUTCOME] = "outcome",
-    [INPUT_PROGRESS] = "progress",   [INPUT_RUN_EVENT] = "run_event", [INPUT_UNSENT] = "unsent", [INPUT_STORED] = "stored",
-    [INPUT_STALL] = "stall",         [INPUT_FLOW] = "flow",           [INPUT_FOUND] = "found",   [INPUT_ABSENT] = "absent",
-    [INPUT_UNKNOWN] = "unknown",     [INPUT_REWRITE] = "rewrite",     [INPUT_PAUSE] = "pause",   [INPUT_SETTINGS] = "settings",
+    [INPUT_RECOVER] = "recover",
+    [INPUT_START] = "start",
+    [INPUT_HELLO] = "hello",
+    [INPUT_GONE] = "gone",
+    [INPUT_HEARTBEAT] = "heartbeat",
+    [INPUT_DRAIN] = "drain",
+    [INPUT_SUBMIT] = "submit",
+    [INPUT_WITHDRAW] = "withdraw",
+    [INPUT_CANCEL] = "cancel",
+    [INPUT_FORGET] = "forget",
+    [INPUT_ASK] = "ask",
+    [INPUT_WATCH] = "watch",
+    [INPUT_UNWATCH] = "unwatch",
+    [INPUT_PATCH] = "patch",
+    [INPUT_RETRY] = "retry",
+    [INPUT_OUTCOME] = "outcome",
+    [INPUT_PROGRESS] = "progress",
+    [INPUT_RUN_EVENT] = "run_event",
+    [INPUT_UNSENT] = "unsent",
+    [INPUT_STORED] = "stored",
+    [INPUT_STALL] = "stall",
+    [INPUT_FLOW] = "flow",
+    [INPUT_FULL] = "full",
+    [INPUT_ROOM] = "room",
+    [INPUT_FOUND] = "found",
+    [INPUT_ABSENT] = "absent",
+    [INPUT_UNKNOWN] = "unknown",
+    [INPUT_REWRITE] = "rewrite",
+    [INPUT_PAUSE] = "pause",
+    [INPUT_SETTINGS] = "settings",
     [INPUT_TICK] = "tick",
 };
 static unsigned long refused[ARRAY_COUNT(inputs)];
@@ -199,6 +222,8 @@ static void all_ends(struct script *t)
     }
     stall(t);
     flow(t);
+    full(t);
+    room(t);
     gone(t, "v");
     script_at(t, t->now + 1000);
     drain(t, "solo");

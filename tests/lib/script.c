@@ -643,6 +643,14 @@ void flow(struct script *t)
 {
     script_step(t, &(struct input){.type = INPUT_FLOW});
 }
+void full(struct script *t)
+{
+    script_step(t, &(struct input){.type = INPUT_FULL});
+}
+void room(struct script *t)
+{
+    script_step(t, &(struct input){.type = INPUT_ROOM});
+}
 
 static struct lookup_key key_of(enum lookup_kind kind, const char *name)
 {

@@ -127,6 +127,8 @@ void stored(struct script *t); /* everything asked for */
 void stored_to(struct script *t, uint64_t number);
 void stall(struct script *t);
 void flow(struct script *t);
+void full(struct script *t);
+void room(struct script *t);
 void found_body(struct script *t, const char *job, const char *body);
 void found_idem(struct script *t, const char *key, const char *job, const char *body_hash);
 void found_ended(struct script *t, enum lookup_kind kind, const char *job, const char *tenant, enum state state,

@@ -121,6 +121,28 @@ static void a_refused_credential_sends_it_elsewhere_then_nowhere(void **state)
            "release w a 2 @7");
 }
 
+static void a_full_store_takes_no_job_and_forgives_no_deployment(void **state)
+{
+    struct sched_settings places = two_places();
+    AUTO(script_free) struct script *t = script_with(&places);
+    worker(t, "w", .slots = 1, .serves = {"one"});
+    submit(t, "a");
+    stored(t);
+    outcome(t, "w", "a", 1, .kind = KIND_AUTH);
+    stored(t);
+    script_scene(t);
+    full(t);
+    submit(t, "b");
+    expect(t, "ack api b overloaded in 1000");
+    script_at(t, 5000);
+    room(t);
+    ask(t, "a");
+    expect(t, "answer api a pending/unserved progress 0 calls 1 @4"); /* not to the one that refused it */
+    submit(t, "b");
+    expect(t, "#5 save body b", "#6 save job b pending", "ack api b pending @6", "#7 save job b processing 2",
+           "job w b 2 call 1 one b @7");
+}
+
 static void a_worker_that_does_not_serve_it_is_not_asked_again(void **state)
 {
     AUTO(script_free) struct script *t = with_a_run((struct script_submit){0});
@@ -152,6 +174,7 @@ int main(void)
         cmocka_unit_test(a_wait_beyond_the_deadline_fails_now),
         cmocka_unit_test(what_cannot_succeed_is_not_tried_again),
         cmocka_unit_test(a_refused_credential_sends_it_elsewhere_then_nowhere),
+        cmocka_unit_test(a_full_store_takes_no_job_and_forgives_no_deployment),
         cmocka_unit_test(a_worker_that_does_not_serve_it_is_not_asked_again),
         cmocka_unit_test(a_stopping_worker_gives_it_back_at_once),
     };
