@@ -31,7 +31,8 @@ if verb == 'take' then
 end
 
 local mine = tonumber(ARGV[3])
-if epoch > mine or (leader and leader ~= name) then return {'FENCED', leader or ''} end
+-- Every take raises the epoch. So another name under mine or a lower one is an older data set's, from before me.
+if epoch > mine then return {'FENCED', leader or ''} end
 if verb == 'leave' then
     redis.call('DEL', KEYS[1], KEYS[6])
     return {'left'}

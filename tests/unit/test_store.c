@@ -788,6 +788,30 @@ static void a_data_set_from_before_this_epoch_gets_the_epoch_again(void **state)
     world_remove(&w);
 }
 
+/* That one died, was followed, and is the leader again in the older data set. */
+static void a_data_set_from_another_leaders_time_fences_nobody(void **state)
+{
+    struct world w;
+    world_make(&w, NULL);
+    serve(&w, (struct store_options){.name = "first"});
+    put_job(&w, 1, STATE_PENDING);
+    UNTIL(&w, all_stored(x));
+    shell(&w.redis, "cp -r '%s/appendonlydir' '%s/copy'");
+    store_leave(w.store, on_left, &w);
+    UNTIL(&w, x->left);
+    store_end(&w);
+    serve(&w, (struct store_options){.name = "second"});
+    put_job(&w, 2, STATE_PENDING);
+    UNTIL(&w, all_stored(x));
+    restart_older(&w, "copy");
+    admin(&w.redis, "SET %s first PX 60000", key("leader", 0));
+    UNTIL(&w, x->fenced || (x->store->stats.store_older == 1 && store_is_settled(x->store)));
+    assert_false(w.fenced);
+    assert_int_equal(state_in_redis(&w, 2), STATE_PENDING);
+    assert_string_equal(admin(&w.redis, "GET %s", key("leader", 0)), "second");
+    world_remove(&w);
+}
+
 static void beyond_the_ring_a_new_epoch_writes_everything_anew(void **state)
 {
     struct world w;
@@ -1105,6 +1129,7 @@ int main(void)
         cmocka_unit_test(a_full_ring_stalls_and_drops_nothing),
         cmocka_unit_test(an_older_data_set_is_healed_from_the_ring),
         cmocka_unit_test(a_data_set_from_before_this_epoch_gets_the_epoch_again),
+        cmocka_unit_test(a_data_set_from_another_leaders_time_fences_nobody),
         cmocka_unit_test(beyond_the_ring_a_new_epoch_writes_everything_anew),
         cmocka_unit_test(an_ex_leader_changes_nothing),
         cmocka_unit_test(no_epoch_is_issued_twice),
