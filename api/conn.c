@@ -15,6 +15,8 @@
 #include "common/random.h"
 
 #define OUT_HIGH_BYTES    (256u << 10) /* with this much unwritten, no further request is looked at */
+#define LARGE_BYTES       (64u << 10)  /* an answer that others would wait for */
+#define DEPTH_FIRST       2u           /* requests at once on a new connection */
 #define WRITE_STEP_BYTES  16384        /* progress that restarts the writer's clock */
 #define LINGER_STEP_BYTES (1 << 20)
 #define POOL_MAX          64
@@ -94,7 +96,7 @@ static bool reads_requests(const struct conn *c)
 /* Whether one more request may be looked at now. */
 static bool has_room(const struct conn *c)
 {
-    return reads_requests(c) && c->exchanges_count < c->server->conf->api.pipeline && c->out_bytes < OUT_HIGH_BYTES;
+    return reads_requests(c) && c->exchanges_count < c->depth && c->out_bytes < OUT_HIGH_BYTES;
 }
 
 static bool has_input(const struct conn *c)
@@ -389,11 +391,20 @@ static void collect(struct conn *c)
     }
 }
 
+/* How many requests of one connection are served at once is learnt from its answers: it doubles up to api.pipeline while they
+ * are small, and is one after a large one. Sixteen large answers asked for at once kept a child, and its connection to Redis,
+ * from everybody else for half a second at a time. */
+static void learn_depth(struct conn *c, size_t bytes)
+{
+    c->depth = bytes > LARGE_BYTES ? 1 : MIN(2 * c->depth, (unsigned)c->server->conf->api.pipeline);
+}
+
 void conn_answered(struct exchange *x, size_t bytes)
 {
     struct conn *c = x->conn;
     assert(!x->answered);
     x->answered = true;
+    learn_depth(c, bytes);
     add_output(c, bytes);
     collect(c);
 }
@@ -526,6 +537,7 @@ struct conn *conn_new(struct server *s, int fd)
     }
     c->server = s;
     c->fd = fd;
+    c->depth = MIN(DEPTH_FIRST, (unsigned)s->conf->api.pipeline);
     c->state = CONN_BUSY;
     list_init(&c->in_server);
     list_init(&c->in_turn);

@@ -6,8 +6,8 @@
  *              └──────────┴────────┴────────┴─► CLOSING ──all written──► LINGER ──peer closed, or 2 s──► freed
  *
  * The state says what the input side waits for and so which clock runs; several requests may be pending meanwhile
- * (api.pipeline). HEAD and BODY are clocks of the whole head and the whole body, not of a byte. Answers that wait for room in
- * the socket have a clock of their own: 16 KiB, or all that is left, must go within api.write_ms.
+ * (up to api.pipeline, see learn_depth). HEAD and BODY are clocks of the whole head and the whole body, not of a byte. Answers
+ * that wait for room in the socket have a clock of their own: 16 KiB, or all that is left, must go within api.write_ms.
  *
  * The descriptor stays armed for reading from accept to close, edge-triggered, so that a leaving caller is noticed at once in
  * every state, at no cost per request. What an end of input means: see exchange.h, `left`. */
@@ -49,6 +49,7 @@ struct conn {
 
     struct list exchanges; /* struct exchange, owned, oldest first */
     unsigned exchanges_count;
+    unsigned depth;       /* so many of them at once */
     struct inbox *in;     /* owned; NULL while nothing has arrived */
     struct evbuffer *out; /* owned; NULL while nothing is to be written */
     size_t out_bytes;     /* of all answers not written yet, those that wait for an earlier one included */

@@ -6,4 +6,5 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "long: left out of `make check`")
 
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+here = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(here), str(here.parent / "lib")]

@@ -302,6 +302,15 @@ static void expect_end(struct client *c)
     assert_false(c->reset);
 }
 
+/* A connection whose answers have been small so far: as many requests at once as the settings allow. */
+static struct client *dial_proven(struct world *w)
+{
+    struct client *c = dial(w);
+    say(c, "GET /now HTTP/1.1\r\nHost: a\r\n\r\n");
+    expect(c, "200 OK", 1);
+    return c;
+}
+
 static void expect_held(struct world *w, unsigned count)
 {
     w->count = count;
@@ -373,11 +382,39 @@ static void test_answers_keep_the_order_of_requests(void **state)
     hang_up(c);
 }
 
-static void test_pipeline_is_bounded(void **state)
+/* How many at once is learnt: two at first, twice as many after each small answer, one after a large one. */
+static void test_large_answers_are_made_one_at_a_time(void **state)
 {
     struct world *w = *state;
     setup_server(w);
     struct client *c = dial(w);
+    say(c, HELD("1") HELD("2") HELD("3") HELD("4") HELD("5") HELD("6"));
+    expect_held(w, 2);
+    settle(w);
+    assert_int_equal(w->held_count, 2);
+    release(w, 0);
+    expect_held(w, 5);
+    for (unsigned i = 1; i < 5; i++)
+        release(w, i);
+    expect_held(w, 6);
+    release(w, 5);
+    expect(c, "<6>", 1);
+    say(c, REQUEST("GET", "/big", "", "") HELD("7") HELD("8"));
+    expect_held(w, 7);
+    settle(w);
+    assert_int_equal(w->held_count, 7);
+    release(w, 6);
+    expect_held(w, 8);
+    release(w, 7);
+    expect(c, "<8>", 1);
+    hang_up(c);
+}
+
+static void test_pipeline_is_bounded(void **state)
+{
+    struct world *w = *state;
+    setup_server(w);
+    struct client *c = dial_proven(w);
     say(c, HELD("1") HELD("2") HELD("3") HELD("4") HELD("5") HELD("6"));
     expect_held(w, 4);
     settle(w);
@@ -627,7 +664,7 @@ static void test_leaving_is_noticed(void **state)
     run_until(w, "nobody", nobody);
 
     /* also while nothing is read, because the pipeline is full … */
-    c = dial(w);
+    c = dial_proven(w);
     say(c, HELD("1") HELD("2") HELD("3") HELD("4") HELD("5"));
     expect_held(w, 5);
     setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
@@ -637,7 +674,7 @@ static void test_leaving_is_noticed(void **state)
     run_until(w, "nobody", nobody);
 
     /* … and when it closes in the ordinary way, read or not */
-    c = dial(w);
+    c = dial_proven(w);
     say(c, HELD("1") HELD("2") HELD("3") HELD("4") HELD("5"));
     expect_held(w, 9);
     hang_up(c);
@@ -840,6 +877,7 @@ int main(void)
         TEST(test_trace),
         TEST(test_answers_keep_the_order_of_requests),
         TEST(test_pipeline_is_bounded),
+        TEST(test_large_answers_are_made_one_at_a_time),
         TEST(test_head_and_old_version),
         TEST(test_expect_continue),
         TEST(test_refusals),
