@@ -336,15 +336,17 @@ static void show_status(struct follow *f, uint32_t run, const struct stream_stat
 /* The first word of a job: answers begin. */
 static void begin(struct follow *f)
 {
+    enum watch_end why = WATCH_UNWANTED;
     f->known = true;
     for (struct audience *a = f->audiences; a; a = a->next)
         for (struct list *node; (node = list_first(&a->waiting));) {
             struct reader *r = CONTAINER_OF(node, struct reader, node);
             reader_begin(r);
+            why = r->left ? WATCH_LEFT : why;
             if (r->brief)
                 exchange_end(reader_take_out(r), (struct span){0});
         }
-    follow_settle(f, WATCH_UNWANTED);
+    follow_settle(f, why);
 }
 
 static void take_view(struct follow *f, const struct rec_view *v)

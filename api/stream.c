@@ -121,7 +121,7 @@ static void on_left(struct exchange *x, bool gone)
     } else if (r->begun) {
         end(r, why);
     } else {
-        r->brief = true; /* what was asked is answered */
+        r->brief = r->left = true; /* what was asked is answered */
     }
 }
 
@@ -159,7 +159,7 @@ void stream_open(struct api *api, struct exchange *x, struct span tenant, struct
     } else if (f->known) {
         reader_begin(r);
         if (r->brief)
-            end(r, WATCH_UNWANTED);
+            end(r, r->left ? WATCH_LEFT : WATCH_UNWANTED);
     } else {
         follow_start(f);
     }

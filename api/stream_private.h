@@ -24,7 +24,8 @@ struct reader {
     uint64_t given;     /* live: how far it has had what its audience was written */
     bool begun;         /* the head of its answer is out */
     bool live;
-    bool brief; /* it is told how things are, and that is all: its caller sends no more, or this child stops */
+    bool brief; /* it is told how things are, and that is all … */
+    bool left;  /* … since its caller sends no more, and may have left */
     bool cut;   /* by us */
 };
 
