@@ -260,6 +260,50 @@ def test_absurd_counts_of_foreign_things_cost_little():
         assert s.broker.numbers()["slots"] <= 65536
 
 
+def test_readers_of_the_feed_that_never_read_hold_nobody_up():
+    with Shard() as s:
+        api, worker = s.peer("api"), s.peer("worker", slots=64)
+        open_before, readers = descriptors(s.broker.process.pid), []
+        subscribe = GREETING + ready(b"SUB") + b"\x00\x01\x01"
+
+        def jobs(count, ref):
+            began = time.monotonic()
+            for i in range(count):
+                submit(api, ref=ref + i, watch=False)
+            for _ in range(count):
+                finish(worker, worker.receive("job"))
+            for i in range(count):
+                assert api.receive("ack", where=lambda m: m.ref == ref + i).error == 0
+            return time.monotonic() - began
+        alone = jobs(200, 1000)
+        try:
+            for _ in range(400):
+                readers.append(unix(s.broker.dir / "feed.sock", subscribe))
+            s.peer("monitor")  # somebody is there, so changes are published
+            assert jobs(200, 2000) < 5 * alone + 3 and rss_mib(s.broker.process.pid) < 200
+        finally:
+            for reader in readers:
+                reader.close()
+        until(lambda: descriptors(s.broker.process.pid) <= open_before + 2, "descriptors are back")
+
+
+def test_a_monitor_asks_no_end_of_questions():
+    """Over TCP a monitor may look and not act; questions about nothing, in floods, are answered and cost others nothing."""
+    with Guarded() as s:
+        api, worker, monitor = s.peer("api"), s.peer("worker"), s.peer("monitor")
+        job_id = accepted(api)
+        known = [*range(1, 11), *range(32, 37)]
+        asked = known * 100
+        for ref, question in enumerate(asked):
+            monitor.send("question", ref=ref, question=question, id="job_" + "z" * 26, name="tenant:" + "x" * 50, limit=2**32 - 1)
+        answers = [monitor.receive("reply") for _ in asked]
+        assert {m.ref for m in answers} == set(range(len(asked))), "every question has one answer"
+        assert all(m.error == 15 for m in answers if asked[m.ref] >= 32), "acts are for those in the directory"
+        finish(worker, worker.receive("job", where=lambda m: m.id == job_id))
+        worker.receive("outcome_ack")
+        assert rss_mib(s.broker.process.pid) < 100
+
+
 def test_a_peer_that_is_refused_again_and_again_does_not_fill_the_log():
     with Shard() as s:
         api, began = s.peer("api"), time.monotonic()
