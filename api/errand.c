@@ -453,7 +453,7 @@ static void on_ack(void *owner, enum err error, const struct frame *frame)
         accepted(e, e->state);
 }
 
-static enum err name_job(struct api *api, struct span tenant, struct id *ret_id)
+enum err errand_name_job(struct api *api, struct span tenant, struct id *ret_id)
 {
     const struct ask_broker *broker = ask_broker(api->ask);
     uint64_t random;
@@ -470,7 +470,7 @@ void errand_submit(struct api *api, struct exchange *x, struct span tenant, stru
                    const struct job_style *style)
 {
     struct errand *e = new_errand(api, x, tenant, ERRAND_SUBMIT, wait_ms, style);
-    enum err error = e ? name_job(api, tenant, &e->id) : ERR_NOMEM;
+    enum err error = e ? errand_name_job(api, tenant, &e->id) : ERR_NOMEM;
     if (!error && wait_ms)
         error = start_watching(e);
     if (!error) {

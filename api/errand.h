@@ -24,6 +24,9 @@ enum errand_goal { ERRAND_SUBMIT, ERRAND_SHOW, ERRAND_CANCEL, ERRAND_FORGET, ERR
 
 /* Each answers x, now or later, in `style`, which lives as long as the process. tenant is copied. wait_ms 0: no waiting. */
 
+/* An id for a new job of the tenant. ERR_BROKER: no broker has told its keys yet. ERR_SYSTEM. */
+MUST_USE enum err errand_name_job(struct api *api, struct span tenant, struct id *ret_id);
+
 /* submission is taken. */
 void errand_submit(struct api *api, struct exchange *x, struct span tenant, struct submission **submission, msec wait_ms,
                    const struct job_style *style);

@@ -6,6 +6,9 @@
 /* submit.c */
 handler handle_submit;
 
+/* bulk.c */
+handler handle_bulk;
+
 /* jobs.c */
 handler handle_show;
 handler handle_cancel;

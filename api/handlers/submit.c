@@ -5,15 +5,23 @@
 #include "api/handlers/handlers.h"
 #include "common/clock.h"
 
+bool submit_is_type(const struct http_head *head, const char *wanted)
+{
+    struct span type;
+    if (!http_find(head, "content-type", &type, NULL))
+        return false;
+    const uint8_t *semicolon = type.len ? memchr(type.data, ';', type.len) : NULL;
+    if (semicolon)
+        type.len = (size_t)(semicolon - type.data);
+    return http_same(span_trim(type), wanted);
+}
+
 bool submit_is_json(const struct http_head *head)
 {
     struct span type, origin;
     if (!http_find(head, "content-type", &type, NULL))
         return !http_find(head, "origin", &origin, NULL);
-    const uint8_t *semicolon = type.len ? memchr(type.data, ';', type.len) : NULL;
-    if (semicolon)
-        type.len = (size_t)(semicolon - type.data);
-    return http_same(span_trim(type), "application/json");
+    return submit_is_type(head, "application/json");
 }
 
 void submit_refuse(struct exchange *x, enum err e, const struct spec_fault *fault)

@@ -7,6 +7,8 @@
 /* application/json, whatever its parameters; or no type at all, unless a web page sent it: a page of another site may post
  * forms and untyped bodies to us without asking, but its browser says so in Origin. */
 bool submit_is_json(const struct http_head *head);
+/* Content-Type names this type, whatever its parameters. */
+bool submit_is_type(const struct http_head *head, const char *type);
 
 /* Says what is wrong with a field of the body. */
 void submit_refuse(struct exchange *x, enum err e, const struct spec_fault *fault);
