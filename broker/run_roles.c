@@ -468,7 +468,9 @@ static void step(void *arg)
     struct run *r = arg;
     msec now = loop_now(r->loop);
     renew_own_log(r);
-    timer_set(r->timer, r->stopping ? step_stop(r, now) : step_run(r, now));
+    notify_alive(now);
+    msec next = r->stopping ? step_stop(r, now) : step_run(r, now);
+    timer_set(r->timer, notify_owes() ? MIN(next, now + NOTIFY_AGAIN_MS) : next);
 }
 
 static void on_timer(void *arg) {} /* the step comes after it */

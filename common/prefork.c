@@ -418,6 +418,8 @@ static msec next_due(const struct parent *parent, msec now)
     for (unsigned index = 0; !parent->stops && index < parent->options->children; index++)
         if (!parent->slots[index].child)
             due = MIN(due, parent->slots[index].start_at);
+    if (notify_owes())
+        due = MIN(due, now + NOTIFY_AGAIN_MS);
     return parent->watch_ms ? MIN(due, now + notify_alive_every_ms()) : due;
 }
 

@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include "common/clock.h"
+
 static int heard_fd;
 
 static int setup(void **state)
@@ -92,6 +94,27 @@ static void test_watchdog_is_fed_in_time_and_not_more(void **state)
     unsetenv("WATCHDOG_PID");
 }
 
+/* Its queue holds a few words (net.unix.max_dgram_qlen); what follows must neither wait nor be lost. */
+static void test_a_manager_that_does_not_read_holds_nobody_up(void **state)
+{
+    for (int i = 0; i < 2000; i++)
+        notify_status("%d", i);
+    msec before = clock_mono();
+    notify_ready();
+    assert_true(clock_mono() - before < 5000);
+    assert_true(notify_owes());
+    setenv("WATCHDOG_USEC", "2000000", 1);
+    notify_alive(50000);
+    assert_true(notify_owes());
+    while (*heard()) /* it reads again */
+        continue;
+    notify_alive(50001);
+    assert_string_equal(heard(), "READY=1");
+    assert_string_equal(heard(), "WATCHDOG=1");
+    assert_false(notify_owes());
+    unsetenv("WATCHDOG_USEC");
+}
+
 /* A process with these as its first inherited descriptors. 0: the last of them is found to be the listener, as it must be. */
 static int child_with(int first, int second, bool for_us)
 {
@@ -139,6 +162,7 @@ int main(void)
         T(test_states_are_told),
         T(test_without_systemd_nothing_happens),
         T(test_watchdog_is_fed_in_time_and_not_more),
+        T(test_a_manager_that_does_not_read_holds_nobody_up),
         T(test_inherited_listener),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
