@@ -23,6 +23,8 @@ KILLS = {("worker", True): 6, ("api", True): 5, ("broker", False): 4, ("redis", 
 STOPS = {("worker", True): 4, ("api", True): 3, ("broker", False): 3, ("redis", False): 2, ("worker", False): 1, ("api", False): 1}
 ENDS = {("worker", False): 2, ("api", False): 2, ("broker", False): 2, ("redis", False): 1}
 ACTS = {"kill": 12, "stop": 4, "cut": 4, "end": 2, "drop": 1, "storm": 1, "reload": 1}
+STOPS_S = (0.1, 0.5, 1.2, 2.8)
+HELD_AT_ONCE = 2
 CUTS_S = (0.0, 0.05, 0.25, 2.0)  # shorter and longer than a worker may be away (broker.return_ms); figures.py measures the edge
 STORMS = ({"fault": "status_429", "retry_after": "1"}, {"latency_ms": 1500})
 
@@ -48,6 +50,7 @@ class Hand:
     def __init__(self, q, history, seed, children, wires=(), acts=None):
         self.q, self.history, self.children, self.wires = q, history, children, list(wires)
         self.solo_at = 0.0
+        self.holding = set()
         self.acts = acts or ACTS
         self.seed, self.number, self.rng = seed, 0, None
         self.deaths = {"broker": 0.0, "redis": 0.0}
@@ -119,21 +122,28 @@ class Hand:
             await self.back(role, pid)
 
     async def stop(self):
+        """Held still, and let go while the hand is already at something else."""
         role, child = self.pick(STOPS)
-        pid = self.pid_of(role, child)
-        if not pid or self.spared(role, pid):
+        pid, seconds = self.pid_of(role, child), self.rng.choice(STOPS_S)
+        if not pid or self.spared(role, pid) or len(self.holding) >= HELD_AT_ONCE:
             return
+        self.holding.add(task := asyncio.create_task(self.hold(role, child, pid, seconds)))
+        task.add_done_callback(self.holding.discard)
+
+    async def hold(self, role, child, pid, seconds):
         began = time.monotonic()
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
             ports = provider_ports(pid, self.q.upstream.port) if role == "worker" and child else ()
-            await asyncio.sleep(self.rng.choice([0.1, 0.5, 1.2, 2.8]))
-        except ProcessLookupError:
-            return
-        finally:
-            with contextlib.suppress(ProcessLookupError):
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self.note("stop", role, child, pid, ports, began)
                 os.kill(pid, signal.SIGCONT)
-        self.note("stop", role, child, pid, ports, began)
+
+    async def rest(self):
+        """Lets go of everything."""
+        await asyncio.gather(*self.holding)
 
     async def end(self):
         """One role is stopped in order, as an upgrade does, and starts again."""

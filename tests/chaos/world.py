@@ -107,6 +107,7 @@ class World:
         try:
             await hurt(hand, load)
         finally:
+            await hand.rest()
             ended = await load.finish(END_WITHIN_S)
         await asyncio.to_thread(self.q.ready)
         await asyncio.to_thread(reader.stop)
