@@ -85,6 +85,7 @@ void lease_send(struct sched *s, struct lease *lease)
     lease->token_watch = effect->job.watched;
     lease->sent = true;
     lease->after = job->written;
+    lease_begin(s, lease);
     if (lease->after <= s->stored)
         return;
     lease->expires_at = MSEC_NEVER;

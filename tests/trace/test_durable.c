@@ -61,6 +61,25 @@ static void a_leases_time_begins_when_its_job_frame_leaves(void **state)
     expect(t, "beat w workers 1");
 }
 
+static void a_leases_time_begins_when_its_body_has_been_read(void **state)
+{
+    struct sched_settings settings = sched_defaults;
+    settings.body_cache_bytes = 0;
+    AUTO(script_free) struct script *t = script_with(&settings);
+    submit(t, "a");
+    stored(t);
+    stored(t);
+    worker(t, "w", .slots = 1);
+    stored(t);
+    script_at(t, 14000);
+    found_body(t, "a", "a");
+    script_scene(t);
+    script_at(t, 28999);
+    expect(t);
+    script_at(t, 29000);
+    expect(t, "#4 save job a pending 1");
+}
+
 static void a_run_cancelled_before_its_job_frame_left_is_stopped(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -297,6 +316,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(behind_the_store_nothing_begins),
         cmocka_unit_test(a_leases_time_begins_when_its_job_frame_leaves),
+        cmocka_unit_test(a_leases_time_begins_when_its_body_has_been_read),
         cmocka_unit_test(a_run_cancelled_before_its_job_frame_left_is_stopped),
         cmocka_unit_test(a_start_takes_up_every_live_job),
         cmocka_unit_test(adopted_runs_go_on_and_unclaimed_ones_lapse_uncharged),
