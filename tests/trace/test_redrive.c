@@ -33,12 +33,12 @@ static void a_failed_job_runs_again(void **state)
     expect(t, "lookup body a"); /* nothing is shown yet, and nothing written */
     found_body(t, "a", "again");
     /* at once, whatever delay it came with; its runs go on counting, its calls begin anew */
-    expect(t, "#1 save body a", "#2 drop ended a", "#3 save job a pending 0:0",
-           "answer api a pending progress 0 calls 0 @3", "#4 save job a processing 1",
-           "job w a 1 call 1 echo again @4");
+    expect(t, "#1 save body a", "#2 drop ended a", "#3 save job a pending 0:0", "answer api a pending progress 0 calls 0 @3",
+           "#4 save job a processing 1", "job w a 1 call 1 echo again @4");
     stored(t);
     outcome(t, "w", "a", 1, .result = "{}");
-    expect(t, "#5 save ended a completed result {} [w overload] [w client] [w] for 3600000", "#6 drop body a", "release w a 1 @6");
+    expect(t, "#5 save ended a completed result {} [w overload] [w client] [w] for 3600000", "#6 drop body a",
+           "release w a 1 @6");
 }
 
 static void count_joined(void *arg, const struct effect *effect)
