@@ -142,6 +142,16 @@ unsigned job_ended_progress(const struct rec_ended *r)
     return r->state == STATE_COMPLETED ? 100 : r->run ? 10 : 0;
 }
 
+static void open_ended(struct json_out *out, const struct id *id, const struct rec_ended *r, struct span body)
+{
+    open_job(out, id, r->state, REASON_NONE, job_ended_progress(r), r->spec.priority, r->spec.queue, r->spec.class);
+    put_display(out, span_of(body.data, r->display_bytes));
+    put_time(out, "created_at", r->created_at);
+    put_time(out, "started_at", r->started_at);
+    put_time(out, "completed_at", r->completed_at);
+    json_printf(out, ",\"attempt\":%u,\"max_attempts\":%u,\"retry_at\":null", r->attempt, r->spec.max_attempts);
+}
+
 enum err job_from_ended(struct json_out *out, const struct id *id, const struct rec_ended *r, struct span body)
 {
     if (r->display_bytes > body.len || r->result_bytes > body.len - r->display_bytes)
@@ -149,12 +159,8 @@ enum err job_from_ended(struct json_out *out, const struct id *id, const struct 
     struct span result = span_of(body.data + r->display_bytes, r->result_bytes);
     if (result.len && json_check(result, NULL)) /* it becomes part of our own JSON */
         return ERR_CORRUPT;
-    open_job(out, id, r->state, REASON_NONE, job_ended_progress(r), r->spec.priority, r->spec.queue, r->spec.class);
-    put_display(out, span_of(body.data, r->display_bytes));
-    put_time(out, "created_at", r->created_at);
-    put_time(out, "started_at", r->started_at);
-    put_time(out, "completed_at", r->completed_at);
-    json_printf(out, ",\"attempt\":%u,\"max_attempts\":%u,\"retry_at\":null,\"result\":", r->attempt, r->spec.max_attempts);
+    open_ended(out, id, r, body);
+    json_lit(out, ",\"result\":");
     if (result.len)
         json_raw(out, result);
     else
@@ -164,6 +170,14 @@ enum err job_from_ended(struct json_out *out, const struct id *id, const struct 
     put_attempts(out, r->attempts, r->attempts_count);
     json_lit(out, "}");
     return ERR_OK;
+}
+
+void job_summary(struct json_out *out, const struct id *id, const struct rec_ended *r, struct span body)
+{
+    open_ended(out, id, r, body);
+    put_usage(out, &r->usage);
+    put_error(out, r);
+    json_lit(out, "}");
 }
 
 void job_cancelled(struct json_out *out, const struct id *id)

@@ -12,6 +12,9 @@ void job_from_view(struct json_out *out, const struct id *id, const struct rec_v
  * JSON; then `out` is of no use. */
 MUST_USE enum err job_from_ended(struct json_out *out, const struct id *id, const struct rec_ended *ended, struct span body);
 
+/* An ended job as a list shows it: the job object without its result and attempts. display_bytes lies within the body. */
+void job_summary(struct json_out *out, const struct id *id, const struct rec_ended *ended, struct span body);
+
 /* 100 is for what completed; what ended otherwise got as far as it got: to a worker, or not. */
 unsigned job_ended_progress(const struct rec_ended *ended);
 

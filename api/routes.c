@@ -11,6 +11,8 @@ static const struct route {
     const struct exchange_form *form; /* how it says what went wrong; NULL: as the native routes do */
 } routes[] = {
     {HTTP_POST, "/v1/jobs", handle_submit, MAY_USE, NULL},
+    {HTTP_GET, "/v1/jobs", handle_list, MAY_USE, NULL},
+    {HTTP_GET, "/v1/history", handle_history, MAY_USE, NULL},
     {HTTP_POST, "/v1/jobs/bulk", handle_bulk, MAY_USE, NULL},
     {HTTP_GET, "/v1/jobs/{id}", handle_show, MAY_USE, NULL},
     {HTTP_DELETE, "/v1/jobs/{id}", handle_delete, MAY_USE, NULL},

@@ -24,6 +24,10 @@ handler handle_livez;
 handler handle_readyz;
 handler handle_health;
 
+/* list.c */
+handler handle_list;
+handler handle_history;
+
 /* stats.c */
 handler handle_stats;
 
