@@ -9,7 +9,7 @@ import sys
 
 def covers(name):
     text = pathlib.Path(f"tests/fuzz/fuzz_{name}.c").read_text()
-    return re.search(r"Covers: ([^*]*)", text[:text.index("*/") + 2]).group(1).split()
+    return [word for word in text[text.index("Covers: ") + 8:text.index("*/")].split() if word != "*"]
 
 
 def lines(build, name, files):

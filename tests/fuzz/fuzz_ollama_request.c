@@ -1,4 +1,4 @@
-/* A job's request as it is put to Ollama, in its words.
+/* A job's request put to an Ollama server.
  * Covers: worker/providers/ollama.c */
 #define ADAPTER provider_ollama
 #include "tests/fuzz/provider_request.h"

@@ -1,4 +1,4 @@
-/* A job's request as it is put to an OpenAI-compatible server.
+/* A job's request put to an OpenAI-compatible server.
  * Covers: worker/providers/openai.c */
 #define ADAPTER provider_openai
 #include "tests/fuzz/provider_request.h"

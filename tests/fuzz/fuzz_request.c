@@ -10,6 +10,8 @@
 #include "api/conn.h"
 #include "api/errand.h"
 #include "api/handlers/handlers.h"
+#include "api/handlers/stats.h"
+#include "api/stream.h"
 
 #define FIELDS 32
 #define BYTES  4096
@@ -34,25 +36,79 @@ void conn_break(struct conn *c)
 {
     abort();
 }
+/* Streams begin in stream_open, which is not here. */
+void conn_stream(struct exchange *x, const struct iovec *parts, int count, bool now)
+{
+    abort();
+}
+void conn_hold(struct exchange *x)
+{
+    abort();
+}
+void conn_last(struct exchange *x)
+{
+    abort();
+}
+msec server_patience(const struct server *server)
+{
+    return 1000;
+}
 const char *server_date(struct server *server)
 {
     return "Sun, 06 Nov 1994 08:49:37 GMT";
 }
 
-void errand_submit(struct api *api, struct exchange *x, struct span tenant, struct submission **submission, msec wait_ms)
+static void check_wait(struct api *api, msec wait_ms)
+{
+    assert(wait_ms >= 0 && wait_ms <= (msec)api->conf->api.wait_max_ms);
+}
+
+static void check_id(struct span id_text)
+{
+    assert(id_text.len && !memchr(id_text.data, '/', id_text.len));
+}
+
+void errand_submit(struct api *api, struct exchange *x, struct span tenant, struct submission **submission, msec wait_ms,
+                   const struct job_style *style)
 {
     const struct submission *s = *submission;
     seen.errands++;
-    assert(wait_ms >= 0 && wait_ms <= (msec)api->conf->api.wait_max_ms);
-    assert(s->spec.queue.len && s->spec.queue.len <= PROTO_QUEUE_BYTES && s->spec.priority <= 10);
+    check_wait(api, wait_ms);
+    assert(style && s->spec.queue.len && s->spec.queue.len <= PROTO_QUEUE_BYTES && s->spec.priority <= 10);
     submission_free(submission);
 }
 void errand_start(struct api *api, struct exchange *x, struct span tenant, enum errand_goal goal, struct span id_text,
-                  msec wait_ms)
+                  msec wait_ms, const struct job_style *style)
 {
     seen.errands++;
-    assert(goal != ERRAND_SUBMIT && id_text.len && !memchr(id_text.data, '/', id_text.len));
-    assert(wait_ms >= 0 && wait_ms <= (msec)api->conf->api.wait_max_ms && (goal == ERRAND_SHOW || wait_ms == 0));
+    check_wait(api, wait_ms);
+    check_id(id_text);
+    assert(style && goal != ERRAND_SUBMIT && goal != ERRAND_PATCH && (goal == ERRAND_SHOW || wait_ms == 0));
+}
+void errand_patch(struct api *api, struct exchange *x, struct span tenant, struct span id_text, unsigned priority,
+                  msec deadline, const struct job_style *style)
+{
+    seen.errands++;
+    check_id(id_text);
+    assert(style && priority <= 10 && deadline >= 0);
+}
+void stream_open(struct api *api, struct exchange *x, struct span tenant, struct span id_text, const struct position *from,
+                 const struct stream_style *style)
+{
+    char text[POSITION_TEXT_LEN + 1];
+    struct position again;
+    seen.errands++;
+    check_id(id_text);
+    position_print(from, text);
+    assert(style && position_parse(span_str(text), &again) && position_equal(&again, from));
+}
+void stats_ask(struct api *api, struct exchange *x, struct span tenant, stats_writer *write)
+{
+    seen.errands++;
+}
+uint64_t stats_number(const struct msg_stats_answer *stats, const char *name)
+{
+    return 0;
 }
 
 static void answer_plainly(struct api *api, struct exchange *x, const struct visit *visit)

@@ -1,7 +1,5 @@
-/* A job's request as it is put to a provider: any JSON object becomes a body that is JSON, or a failure with a name and a
- * sentence. First byte: bit 0 stream. A driver defines ADAPTER. */
-#pragma once
-
+/* A job's request as it is put to a provider, for a driver that names its ADAPTER: any JSON object becomes a body that is JSON,
+ * or a failure with a name and a sentence. First byte: bit 0 stream. */
 #include <stdlib.h>
 
 #include "common/utf8.h"
