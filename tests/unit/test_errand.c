@@ -599,7 +599,7 @@ static void test_routes(void **state)
         {"GET", "/v1/jobs/", "", "", 404, "no_such_path"},
         {"GET", "/v1/jobs/a/b", "", "", 404, "no_such_path"},
         {"GET", "/livezz", "", "", 404, "no_such_path"},
-        {"PUT", "/v1/jobs", "", "", 405, "\r\nAllow: GET, HEAD, POST\r\n"},
+        {"PUT", "/v1/jobs", "", "", 405, "\r\nAllow: POST, GET, HEAD\r\n"},
         {"POST", "/v1/jobs/x", "", "", 405, "\r\nAllow: GET, HEAD, DELETE, PATCH\r\n"},
         {"GET", "/v1/jobs/x/cancel", "", "", 405, "\r\nAllow: POST\r\n"},
         {"BREW", "/livez", "", "", 405, "\r\nAllow: GET, HEAD\r\n"},
