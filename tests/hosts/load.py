@@ -111,7 +111,7 @@ def judge(shard, load, finals, calls_again_max=0):
         final = finals[job_id]
         if final["status"] != "completed":
             wrong.append(f"{job_id} was accepted and is {final['status']}: {final.get('error')}")
-        elif not prompt.startswith(final["result"]["content"].removeprefix("echo: ")[:len(load.name) + 4]):
+        elif final["result"]["content"] != f"echo: {prompt}":
             wrong.append(f"{job_id} has another's result")
         elif not calls.get(prompt):
             wrong.append(f"{job_id} completed without a call")

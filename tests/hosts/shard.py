@@ -212,10 +212,13 @@ class Shard:
     def at_brokers(self, port):
         return ",".join(f"tcp://{host.address}:{port}" for host in self.broker_hosts)
 
+    def public_keys(self, brokers):
+        return ",".join(self.keys[name] for name in brokers)
+
     def make_roles(self, brokers, workers):
         hosts = self.net.hosts
         self.broker_hosts = [hosts[name] for name in brokers]
-        public = {"public_key": ",".join(self.keys[name] for name in brokers)}
+        public = {"public_key": self.public_keys(brokers)}
         peers = [{"name": name, "public_key": self.keys[name], "role": "api" if name == "api" else "worker"} for name in ("api", *workers)]
         peers.append({"name": "person", "public_key": self.keys["person"], "role": "monitor"})
         self.brokers = [Role(hosts[name], "quern-broker", {

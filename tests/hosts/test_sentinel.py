@@ -49,7 +49,9 @@ def test_the_master_is_killed(shard):
         new = go_on(shard, load, old)
     report(shard, load, "killed", began)
     assert new.info("role") == "master"
-    assert len(shard.brokers[0].logged("role.start")) == 1, "the broker itself went on"
+    broker = shard.brokers[0]
+    assert len(broker.logged("role.start")) == 1, "the broker itself went on"
+    assert len(broker.logged("redis.down")) <= 4 and len(shard.api.logged("redis.down")) <= 8, "what lasts is said once"
 
 
 def test_the_master_is_cut_off_while_the_broker_still_reaches_it(shard):

@@ -67,6 +67,11 @@ def take_over(shard, how, name):
     return leader, standby, Backlog(name, jobs), gone_at, first
 
 
+def at(shard, broker):
+    """How many sessions were ever opened with this broker."""
+    return sum(broker.host.address in line for role in (*shard.workers, shard.api) for line in role.logged("link.up"))
+
+
 @pytest.mark.brief
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_the_standby_takes_over_and_running_calls_go_on(shard, how):
@@ -77,11 +82,13 @@ def test_the_standby_takes_over_and_running_calls_go_on(shard, how):
     figures.note("takeover", how=how.name, first_dispatch_ms=round(first * 1000), new_job_ms=heal_ms, drain_ms=drain_ms, calls_again=again)
     assert first <= TAKEOVER_S
     if how == signal.SIGSTOP:
+        sessions = at(shard, leader)
         leader.signal(signal.SIGCONT)
         until(lambda: leader.logged("store.fenced"), "the old leader is fenced")
         until(lambda: leader.log().rsplit("event=store.fenced", 1)[1].count("event=store.waits"), "it waits as the standby")
         job = shard.ask("POST", "/v1/jobs?wait=10s", {"prompt": "after"})
         assert job.status == 200 and shard.leader() is standby
+        assert at(shard, leader) == sessions, "nobody went back to it"
 
 
 @pytest.mark.brief
