@@ -15,6 +15,8 @@
 #define BYE_MS         100
 #define PATIENCE_MS    2000 /* without a session at the start, before it is logged */
 #define BAD_LOG_MS     1000
+#define LOYAL_MS                                                                                                               \
+    650 /* for so long a broker whose session broke is looked for where it was, and only there (broker.return_ms) */
 
 struct link {
     struct loop *loop;
@@ -28,7 +30,8 @@ struct link {
     struct session session;
     struct timer *timer;
     struct wire *wire; /* NULL while away */
-    bool drop;         /* it is to be destroyed after wire_turn */
+    msec loyal_until;
+    bool drop; /* it is to be destroyed after wire_turn */
     bool in_turn;
     bool starting; /* link_new wants to know … */
     enum err made; /* … whether a wire could be made */
@@ -137,10 +140,14 @@ static void on_found(void *arg, const struct place *place, const char *reason)
     act(link, session_connected(&link->session, loop_now(link->loop), false));
 }
 
-/* A broker that was there is looked for where it was; one that was not, in the next place. */
+/* A broker that was there a moment ago is looked for where it was: another place may not answer at all, and the time in which
+ * running calls are kept is short. One that was not, in the next place. */
 static void leave_place(struct link *link, bool was_there)
 {
+    msec now = loop_now(link->loop);
     if (was_there)
+        link->loyal_until = now + LOYAL_MS;
+    if (now < link->loyal_until)
         places_forget(link->places);
     else
         places_move_on(link->places);

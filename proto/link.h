@@ -1,7 +1,7 @@
 /* A peer's lasting connection to its broker: a DEALER, the session on it, and coming back. Used by api and worker children
  * and by quernctl. HELLO is said until WELCOME; on a broken transport, a new epoch, HELLO_WANTED or silence (three
  * heartbeats) the DEALER is destroyed and made anew, so that nothing queued for a dead broker reaches the next. Waits
- * between tries: 20 ms doubling to 1 s (250 ms where there are several places to try), with jitter; 5 s after REFUSED.
+ * between tries: 20 ms doubling to 1 s (60 ms where there are several places to try), with jitter; 5 s after REFUSED.
  * Heartbeats are sent on WELCOME's interval. What comes and goes is logged here (link.up, link.down, frame.bad). No hook may
  * free the link. */
 #pragma once

@@ -4,7 +4,7 @@
 
 #define FIRST_WAIT_MS  20 /* before a transport is made again; doubles */
 #define WAIT_MAX_MS    1000
-#define TURN_MAX_MS    250 /* … where there are several places: one of them may listen any moment */
+#define TURN_MAX_MS    60 /* … where there are several places: one of them may listen any moment */
 #define REFUSED_MS     5000
 #define REACH_MS       10000 /* a transport that does not connect is made anew: names are looked up again */
 #define FIRST_HELLO_MS 200   /* before HELLO is said again on the same transport; doubles */

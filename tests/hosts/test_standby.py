@@ -1,6 +1,7 @@
 """A standby broker on another host: it takes over when `leader` lapses, goes on with the calls that run, and the one before it, should it come
 back, is fenced, believed by nobody, and waits as the standby."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -89,6 +90,25 @@ def test_the_standby_takes_over_and_running_calls_go_on(shard, how):
         job = shard.ask("POST", "/v1/jobs?wait=10s", {"prompt": "after"})
         assert job.status == 200 and shard.leader() is standby
         assert at(shard, leader) == sessions, "nobody went back to it"
+
+
+@pytest.mark.parametrize("standby", ["well", "silent"])
+def test_a_blink_is_no_reason_to_go_elsewhere(shard, standby):
+    """The worker's connection breaks for half a second, again and again, while its other place refuses it or does not even do that."""
+    leader = shard.brokers[0]
+    worker = shard.workers[0]
+    until(lambda: shard.brokers[1].logged("store.waits"), "the other waits")
+    with contextlib.ExitStack() as stack:
+        if standby == "silent":
+            stack.enter_context(shard.net.isolate(shard.brokers[1].host))
+        with Load(shard, f"blink-{standby}", callers=2, latency_ms=1500, pace_s=0.5) as load:
+            load.under_way(8)
+            for i in range(6):
+                with shard.net.cut(leader.host, worker.host, "reset"):
+                    time.sleep(0.5)  # how long it is cut is what is tried
+                until(lambda: len(shard.ctl("peers", "--role", "worker")["peers"]) == 2, "both children are there")
+        finals, drain_ms = drained(shard, load, time.monotonic())
+    figures.note("blinks", standby=standby, cuts=6, accepted=len(load.accepted), calls_again=judge(shard, load, finals))
 
 
 @pytest.mark.brief

@@ -223,7 +223,7 @@ static void where_there_are_several_places_none_is_waited_for_long(void **state)
         assert_in_range(session_due(&s) - now, 500, 1000); /* nobody answers at all */
         now = session_due(&s);
         assert_int_equal(session_tick(&s, now), SESSION_DROP);
-        assert_in_range(session_due(&s) - now, 10, 250);
+        assert_in_range(session_due(&s) - now, 10, 60);
     }
     now = session_due(&s);
     session_tick(&s, now);
