@@ -433,6 +433,7 @@ static void on_take(void *arg, const redisReply *reply)
     if (!reply)
         return;
     if (reply_is(element(reply, 0), "held")) {
+        s->hold_asked_at = MSEC_NEVER; /* answered: leadership counts from the question that gets it */
         someone_leads(s, reply);
         return;
     }
