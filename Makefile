@@ -49,7 +49,7 @@ TRACES   := $(patsubst tests/trace/%.c,$(BUILD)/tests/%,$(wildcard tests/trace/t
 TESTLIB  := $(call objects,$(wildcard tests/lib/*.c))
 PROGRAMS := $(addprefix $(BUILD)/,quern-broker quern-worker quern-api quernctl)
 
-all: $(PROGRAMS) ## build every program into build/
+all: $(PROGRAMS) compile_commands.json ## build every program into build/
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -101,17 +101,26 @@ include $(wildcard tests/*/rules.mk)
 
 units: $(UNITS) $(TRACES) ## build every unit and trace test
 
+# Two at a time for each processor, since most of their time they wait; each with its output in one piece.
+EACH = @$(MAKE) --no-print-directory -j$$((2 * $$(nproc))) -O
+RUNS := $(patsubst $(BUILD)/tests/%,run-%,$(sort $(UNITS) $(TRACES)))
+
 test: units ## unit tests and traces: fast, needs nothing running
-	@set -e; for t in $(sort $(UNITS) $(TRACES)); do echo "== $$t"; timeout 300 $$t; done
+	$(EACH) $(RUNS)
+
+$(RUNS): run-%: $(BUILD)/tests/%
+	@echo "== $<"; timeout 300 $<
 
 PYTEST = QUERN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider
 
+# A file stays in one process, since its tests share a system.
 e2e: all $(BUILD)/quern-upstream ## real processes, a real Redis and the scripted provider
-	$(PYTEST) tests/upstream/selftest.py tests/e2e $(E2E)
+	$(PYTEST) -n $$(nproc) --dist loadfile -m 'not heavy' tests/upstream/selftest.py tests/e2e $(E2E)
+	$(if $(SAN),,$(PYTEST) -m heavy tests/e2e $(E2E) || [ $$? = 5 ]) # 5: E2E chose none of these
 
 check-asan: ## units, traces and end to end under the address and undefined behaviour sanitizers
 	$(MAKE) SAN=1 test
-	$(MAKE) SAN=1 e2e E2E='-m "not heavy"'
+	$(MAKE) SAN=1 e2e
 
 check: packages-check ## install what the tests need, build, run every test
 	$(MAKE) -j$$(nproc) CI=1 all units fuzzers $(BUILD)/quern-upstream
@@ -126,9 +135,12 @@ check: packages-check ## install what the tests need, build, run every test
 bench: packages-bench all $(BUILD)/quern-upstream $(BUILD)/bench-load ## CPU per job by role on the full path, beside nginx; OUT=file keeps it
 	QUERN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 tests/bench/bench.py $(if $(OUT),--out $(OUT))
 
-compile_commands.json: Makefile
-	@/usr/bin/python3 -c 'import json,sys; d,c,*f=sys.argv[1:]; json.dump([{"directory":d,"file":x,"command":c+" -c "+x} for x in f],open("compile_commands.json","w"),indent=1)' \
-	  $(CURDIR) '$(subst ','\'',$(COMPILE))' $(wildcard */*.c */*/*.c)
+# For editors and analysers; a folder changes when a file comes or goes.
+SOURCES := $(wildcard */*.c */*/*.c)
+compile_commands.json: Makefile $(sort $(dir $(SOURCES)))
+	@for f in $(SOURCES); do \
+	  printf '%s\n{"directory":"%s","file":"%s","command":"%s -c %s"}' "$${next-[}" '$(CURDIR)' $$f '$(subst ','\'',$(subst ",\",$(COMPILE)))' $$f; \
+	  next=,; done >$@; echo ']' >>$@
 
 FORMATTED = $(wildcard */*.[ch] */*/*.[ch] */*/*/*.[ch] */*/*/*/*.[ch])
 format: ## every C file in the house's layout
@@ -175,6 +187,6 @@ clean: ## remove what was built
 	rm -rf build build-asan build-fuzz build-fuzz-coverage build-msan compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all install packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan bench format format-check help clean
+.PHONY: all install packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan bench format format-check help clean $(RUNS)
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -8,6 +8,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import quern  # noqa: E402
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "heavy: measures the machine, so it runs while nothing else does, and not under sanitizers")
+
+
 @pytest.fixture(scope="module")
 def system():
     """One Quern shared by the tests of a file that leave it whole; a test that kills something makes its own."""

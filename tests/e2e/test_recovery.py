@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from queued import fill
 from quern import Quern, until
 
@@ -23,6 +25,7 @@ def in_order(seen):
     return True
 
 
+@pytest.mark.heavy
 def test_a_hundred_thousand_queued_jobs_survive_the_broker():
     with Quern({"worker": {"slots": 1}}, workers=1) as q:
         q.upstream.script(latency_ms=150)  # slow enough to leave nearly all of them queued

@@ -687,6 +687,7 @@ def test_a_redis_that_came_back_older_is_left_to_the_leader_that_can_heal_it():
 # ---- starting, stopping, settings ----
 
 
+@pytest.mark.heavy
 def test_a_hundred_thousand_jobs_are_back_in_a_moment():
     with Shard() as s:
         api = s.peer("api")

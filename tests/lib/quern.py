@@ -35,9 +35,12 @@ def until(condition, what, seconds=20.0, every=0.01):
 
 
 def free_port():
-    """Below the ports that the kernel gives out by itself: one of those would soon be somebody's again."""
+    """Below the ports that the kernel gives out by itself: one of those would soon be somebody's again. Test processes that run side
+    by side draw from numbers of their own."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     while True:
-        port = random.SystemRandom().randrange(20000, 32000)
+        port = random.SystemRandom().randrange(20000 + mine, 32000, processes)
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
             return port
