@@ -34,6 +34,13 @@ static void say_tokens(struct json_out *out, const struct audience *a, uint32_t 
 /* Appends one event to `out`, for readers whose position after it is `at`. */
 typedef void say(struct json_out *out, const struct audience *a, const struct position *at, const void *what);
 
+/* The watch may be gone. */
+static void lose(struct follow *f)
+{
+    f->lost = true;
+    follow_again(f);
+}
+
 static void touch(struct follow *f)
 {
     if (list_empty(&f->in_dirty))
@@ -79,13 +86,19 @@ static void say_restarted(struct json_out *out, const struct audience *a, const 
         a->style->restarted(out, &(struct stream_place){&a->follow->id, *at}, what);
 }
 
+/* Whether it may be given more of the log: what it does not take would only wait here. */
+static bool can_take(const struct reader *r)
+{
+    return exchange_unsent(r->x) <= r->follow->api->conf->api.stream_bytes / 2;
+}
+
 /* Who has caught up is given what comes together with the others. */
 static void settle_behind(struct follow *f, struct audience *a)
 {
     struct list *node, *after;
     LIST_EACH_SAFE (node, after, &a->behind) {
         struct reader *r = CONTAINER_OF(node, struct reader, node);
-        if (!position_equal(&r->at, &f->at))
+        if (!position_equal(&r->at, &f->at) || !can_take(r))
             continue;
         r->live = true;
         r->given = audience_end(a);
@@ -101,6 +114,7 @@ static void change_run(struct follow *f, uint32_t run)
     bool had_tokens = f->at.offset;
     struct list *node;
     f->at = (struct position){.run = run};
+    f->seen_to = 0;
     for (struct audience *a = f->audiences; a; a = a->next) {
         if (had_tokens && !list_empty(&a->live)) {
             say_restarted(&a->fresh, a, &f->at, &before);
@@ -293,7 +307,7 @@ static void on_record(void *arg, const redisReply *reply)
     else if (reply && reply->type == REDIS_REPLY_NIL)
         (void)fail(f, &(struct fault){.error = find_absent(&f->id)}, true);
     else if (fail_with(f, ERR_STORE))
-        follow_again(f);
+        lose(f);
 }
 
 void follow_look(struct follow *f)
@@ -304,7 +318,7 @@ void follow_look(struct follow *f)
     f->reading = !e;
     f->asked_at = loop_now(f->api->loop);
     if (e && fail_with(f, e))
-        follow_again(f);
+        lose(f);
 }
 
 /* --- the broker --- */
@@ -333,6 +347,39 @@ static void show_status(struct follow *f, uint32_t run, const struct stream_stat
         tell(f, say_progress, &f->shown);
 }
 
+/* From where the one that is farthest behind, of those who can take it, needs the log. *ret_wait: others need it later. */
+static uint64_t wanted_from(const struct follow *f, bool *ret_wait)
+{
+    uint64_t from = f->at.offset;
+    struct list *node;
+    *ret_wait = false;
+    for (const struct audience *a = f->audiences; a; a = a->next)
+        LIST_EACH (node, &a->behind) {
+            const struct reader *r = CONTAINER_OF(node, struct reader, node);
+            if (r->at.run != f->at.run || r->at.offset >= f->at.offset)
+                continue;
+            if (can_take(r))
+                from = MIN(from, r->at.offset);
+            else
+                *ret_wait = true;
+        }
+    return from;
+}
+
+/* Tokens are there that some have not had. *ret_later: but they cannot take them now. */
+static bool is_behind(const struct follow *f, bool *ret_later)
+{
+    return wanted_from(f, ret_later) < f->at.offset || f->at.offset < f->seen_to;
+}
+
+/* What is on its way may arrive, or be left out: looked at again in a while. */
+static void look_behind(struct follow *f)
+{
+    bool later;
+    if (is_behind(f, &later) || later)
+        follow_again(f);
+}
+
 /* The first word of a job: answers begin. */
 static void begin(struct follow *f)
 {
@@ -359,9 +406,11 @@ static void take_view(struct follow *f, const struct rec_view *v)
             f->at = (struct position){.run = v->run};
         f->shown = status;
         begin(f);
-    } else if (renewed || !overtaken(f, v->run, v->state)) {
-        show_status(f, v->run, &status);
+        return;
     }
+    if (renewed || !overtaken(f, v->run, v->state))
+        show_status(f, v->run, &status);
+    look_behind(f);
 }
 
 static void on_answer(void *owner, enum err error, const struct frame *frame)
@@ -371,7 +420,7 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
     f->asked = NULL;
     if (error) { /* while there is no session, the next one asks again */
         if (fail_with(f, error) && ask_broker(f->api->ask)->up)
-            follow_again(f);
+            lose(f);
     } else if (a->error == ERR_OK) {
         f->not_live = false;
         take_view(f, &a->view);
@@ -379,33 +428,34 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
         f->not_live = true;
         follow_look(f);
     } else if (fail(f, &(struct fault){.error = find_told(a->error), .retry_after_ms = a->retry_after_ms}, false)) {
-        follow_again(f);
+        lose(f);
     }
-}
-
-/* From where the one that is farthest behind needs it. */
-static uint64_t wanted_from(const struct follow *f)
-{
-    uint64_t from = f->at.offset;
-    struct list *node;
-    for (const struct audience *a = f->audiences; a; a = a->next)
-        LIST_EACH (node, &a->behind) {
-            const struct reader *r = CONTAINER_OF(node, struct reader, node);
-            if (r->at.run == f->at.run)
-                from = MIN(from, r->at.offset);
-        }
-    return from;
 }
 
 void follow_ask(struct follow *f)
 {
     struct span tenant = span_of(f->tenant, f->tenant_len);
+    bool wait;
     if (f->asked || f->reading)
         return;
+    f->lost = false;
     f->asked_at = loop_now(f->api->loop);
-    enum err e = ask_watch(f->api->ask, &f->id, tenant, f->at.run, wanted_from(f), on_answer, f, &f->asked);
+    enum err e = ask_watch(f->api->ask, &f->id, tenant, f->at.run, wanted_from(f, &wait), on_answer, f, &f->asked);
     if (e && fail_with(f, e) && ask_broker(f->api->ask)->up)
+        lose(f);
+}
+
+void follow_catch_up(struct follow *f)
+{
+    bool later;
+    if (f->not_live)
+        follow_look(f);
+    else if (f->lost || is_behind(f, &later))
+        follow_ask(f);
+    else if (later) {
+        f->asked_at = loop_now(f->api->loop);
         follow_again(f);
+    }
 }
 
 /* --- events --- */
@@ -426,7 +476,7 @@ static void take_tokens(struct follow *f, const struct rec_event *e, struct span
         }
         LIST_EACH (node, &a->behind) {
             struct reader *r = CONTAINER_OF(node, struct reader, node);
-            if (r->at.run != e->run || from > r->at.offset || to <= r->at.offset)
+            if (r->at.run != e->run || from > r->at.offset || to <= r->at.offset || !can_take(r))
                 continue;
             AUTO(json_out_done) struct json_out out = {0};
             say_tokens(&out, a, e->run, from, lines, r->at.offset);
@@ -436,13 +486,10 @@ static void take_tokens(struct follow *f, const struct rec_event *e, struct span
     }
     if (!gap)
         f->at.offset = MAX(f->at.offset, to);
-    bool behind = gap;
-    for (struct audience *a = f->audiences; a; a = a->next) {
+    f->seen_to = MAX(f->seen_to, to);
+    for (struct audience *a = f->audiences; a; a = a->next)
         settle_behind(f, a);
-        behind = behind || !list_empty(&a->behind);
-    }
-    if (behind)
-        follow_again(f);
+    look_behind(f);
 }
 
 void follow_event(struct follow *f, const struct rec_event *e, struct span body)

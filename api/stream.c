@@ -28,7 +28,7 @@ void reader_give(struct reader *r, struct span bytes)
     struct streams *s = streams_of(r);
     if (r->cut || !bytes.len)
         return;
-    if (exchange_unsent(r->x) > r->follow->api->conf->api.stream_bytes) {
+    if (r->live && exchange_unsent(r->x) > r->follow->api->conf->api.stream_bytes) {
         r->cut = true;
         s->counts.cut++;
         exchange_cut(r->x);
@@ -195,10 +195,7 @@ static void on_again(void *arg)
     while ((node = list_first(&now))) {
         struct follow *f = CONTAINER_OF(node, struct follow, in_again);
         list_remove(node);
-        if (f->not_live)
-            follow_look(f);
-        else
-            follow_ask(f);
+        follow_catch_up(f);
     }
 }
 

@@ -13,7 +13,8 @@
  * way show as a gap and are asked for again. What the broker cannot give any more is in the stored record. So a reader's own
  * position is all there is to know of it, and any child goes on where another stopped.
  *
- * A reader that is further behind than api.stream_bytes is cut: its caller comes again with the last position it got. */
+ * Who catches up is given the log as fast as it takes it. Who is up to date and then lets more than api.stream_bytes wait is
+ * cut: its caller comes again with the last position it got. */
 #pragma once
 
 #include "api/api.h"

@@ -54,8 +54,10 @@ struct follow {
     bool reading;        /* a reply of Redis is awaited */
     bool not_live;       /* the broker has said so: Redis's next word is the last */
     bool known;          /* `at` and `shown` are the broker's word */
+    bool lost;           /* it is not sure that the broker still watches */
     bool renewed;        /* the next view is a new session's: it is right, whatever was shown */
     struct position at;  /* where those are who are live */
+    uint64_t seen_to;    /* … and how long the run's log was seen to be: in between, something was left out */
     struct stream_status shown;
     msec asked_at;
     unsigned readers;
@@ -72,8 +74,10 @@ struct audience *follow_audience(struct follow *f, const struct stream_style *st
 void follow_start(struct follow *f);
 /* A reader was taken out: with the last one f is gone, and the watch with it. */
 void follow_settle(struct follow *f, enum watch_end why);
-/* Asks the broker to send the log again for those who are behind; soon, and not often. */
+/* To catch up soon, and not often. */
 void follow_again(struct follow *f);
+/* Asks the broker to send again what was lost, or the log to those who are behind and can take it. f may be gone afterwards. */
+void follow_catch_up(struct follow *f);
 void follow_ask(struct follow *f);
 void follow_look(struct follow *f);
 void follow_event(struct follow *f, const struct rec_event *event, struct span body);

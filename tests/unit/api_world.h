@@ -259,12 +259,18 @@ struct client {
     char got[65536];
     size_t len;
     bool ended;
+    bool counts; /* lines, instead of keeping them */
+    unsigned lines;
 };
 
 static void on_client(evutil_socket_t fd, short what, void *arg)
 {
     struct client *c = arg;
+    if (c->counts)
+        c->len = 0;
     ssize_t n = read(fd, c->got + c->len, sizeof c->got - 1 - c->len);
+    for (ssize_t i = 0; i < n && c->counts; i++)
+        c->lines += c->got[i] == '\n';
     if (n <= 0) {
         c->ended = true;
         event_del(&c->readable);
