@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "lib")]
 from checker import check, report  # noqa: E402
 from history import jobs_of  # noqa: E402
 from peace import broken_peace  # noqa: E402
-from world import World  # noqa: E402
+from world import World, run_to_end  # noqa: E402
 
 COMPLETED_SHARE = 0.9
 IN_FLIGHT = 1000
@@ -77,7 +77,7 @@ def main():
     args.add_argument("--seed", type=int, default=int(time.time()))
     args.add_argument("--callers", type=int, default=1200)
     args.add_argument("--keep", action="store_true", help="keep the history of a good run too")
-    sys.exit(asyncio.run(run(args.parse_args())))
+    sys.exit(run_to_end(run(args.parse_args())))
 
 
 if __name__ == "__main__":

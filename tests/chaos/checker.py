@@ -21,10 +21,10 @@ class Run:
     """What rules ask beside the job itself."""
 
     def __init__(self, lines):
-        self.settings = next((line for line in lines if line["op"] == "settings"), {"lease_s": 15.0, "stop_s": 0.0})
+        self.settings = next((line for line in lines if line["op"] == "settings"), {"lease_s": 15.0})
         self.faults = [line for line in lines if line["op"] == "fault"]
-        away_s = self.settings.get("return_s", 0.5)
-        self.long_cuts = [f for f in self.faults if f["what"] == "cut" and f["role"] == "worker" and f["until"] - f["t"] > away_s]
+        away_s = self.settings.get("away_s", 0.5)
+        self.long_cuts = [f for f in self.faults if f["what"] in ("cut", "lag") and f["role"] == "worker" and f["until"] - f["t"] > away_s]
         self.workers = [f for f in self.faults if f["role"] == "worker" and f["child"] and f["what"] in ("kill", "stop")]
 
     def laid_to(self, call, before):

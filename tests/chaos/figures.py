@@ -19,7 +19,7 @@ from hand import provider_ports  # noqa: E402
 from history import jobs_of  # noqa: E402
 from queued import fill  # noqa: E402
 from quern import Quern, until  # noqa: E402
-from world import World  # noqa: E402
+from world import World, run_to_end  # noqa: E402
 
 QUEUED = 100_000
 CUT_MAX_S = 0.5
@@ -132,13 +132,13 @@ def cuts(number=60):
             await wire.cut(CUT_MAX_S if n % 2 else CUT_MAX_S * n / number)
             hand.note("cut", "worker")
             await asyncio.sleep(BETWEEN_CUTS_S)
-    return asyncio.run(count_made_again(f"{number} cuts of all workers, half of them {CUT_MAX_S * 1000:.0f} ms and the others shorter", hurt, 11))
+    return run_to_end(count_made_again(f"{number} cuts of all workers, half of them {CUT_MAX_S * 1000:.0f} ms and the others shorter", hurt, 11))
 
 
 def calm(seconds=20):
     async def hurt(hand, load):
         await asyncio.sleep(seconds)
-    return asyncio.run(count_made_again(f"{seconds} s without faults", hurt, 12))
+    return run_to_end(count_made_again(f"{seconds} s without faults", hurt, 12))
 
 
 FIGURES = {"redelivery": redelivery, "dispatch": dispatch, "cuts": cuts, "calm": calm}

@@ -23,8 +23,9 @@ KILLS = {("worker", True): 6, ("api", True): 5, ("broker", False): 4, ("redis", 
 STOPS = {("worker", True): 4, ("api", True): 3, ("broker", False): 3, ("redis", False): 2, ("worker", False): 1, ("api", False): 1}
 ENDS = {("worker", False): 2, ("api", False): 2, ("broker", False): 2, ("redis", False): 1}
 ACTS = {"kill": 12, "stop": 4, "cut": 4, "end": 2, "drop": 1, "storm": 1, "reload": 1}
-STOPS_S = (0.1, 0.5, 1.2, 2.8)
+STOPS_S = (0.1, 0.6, 1.5, 3.5)
 HELD_AT_ONCE = 2
+LAG_S = 0.4
 CUTS_S = (0.0, 0.05, 0.25, 2.0)  # shorter and longer than a worker may be away (broker.return_ms); figures.py measures the edge
 STORMS = ({"fault": "status_429", "retry_after": "1"}, {"latency_ms": 1500})
 
@@ -162,6 +163,17 @@ class Hand:
         os.kill(self.q.run.pid, signal.SIGHUP)
 
     # ---- lines ----
+
+    async def watch_lag(self):
+        """Wires are as still as the loop that they are on: a machine too busy for it cuts them as a hand would."""
+        before = time.monotonic()
+        while self.wires:
+            await asyncio.sleep(LAG_S / 4)
+            now = time.monotonic()
+            if now - before > LAG_S:
+                for role, _ in self.wires:
+                    self.note("lag", role, began=before)
+            before = now
 
     async def cut(self):
         if not self.wires:

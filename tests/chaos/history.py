@@ -2,7 +2,7 @@
 
 A line is a dict with `t` (monotonic seconds, the clock the provider's record has too) and `op`:
 
-    settings   lease_s, stop_s                        how long things may take in this system
+    settings   lease_s, away_s                        how long a silent worker keeps its leases, and one that is cut off
     submit     job, prompt, max_attempts, may, text   a caller begins to submit it; `may`: the states it may end in
     accepted   job, id                                200 or 202
     refused    job, code                              an answer that says: nothing was done

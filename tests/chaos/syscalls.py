@@ -26,11 +26,12 @@ from checker import check, report  # noqa: E402
 from load import Load  # noqa: E402
 from plan import Plan  # noqa: E402
 from quern import alive, process_name, until  # noqa: E402
-from world import World  # noqa: E402
+from world import World, run_to_end  # noqa: E402
 
 ROLES = ("api", "broker", "worker")
 KILLS_PER_ROLE = 4  # in one Quern: then supervisors would wait longer and longer before they start it again
 WORLDS = 3          # at once
+THREADS = 3         # of each role: its loop, ZeroMQ's reaper and its I/O thread
 TAIL_S = 0.1        # a life goes on a little after its end was seen: acknowledgements, what is forgotten
 ENTERED = re.compile(r"^(\d+)\s+(\w+)\(")
 LIVES = {"plain": ("[[latency_ms=20]]", {}), "stream": ("[[tokens_per_s=500]]", {"stream": True}),
@@ -50,8 +51,10 @@ def process_of(q, role):
 
 
 def threads_of(pid):
-    """Thread ids in the order in which they were made, which is the same in every process of a role."""
-    return sorted(int(task.name) for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
+    """Thread ids in the order in which they were made, which is the same in every process of a role; none of one that is gone."""
+    with contextlib.suppress(OSError):
+        return sorted(int(task.name) for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
+    return []
 
 
 class Strace:
@@ -79,7 +82,7 @@ class Stage:
         self.number = 0
 
     async def ready(self):
-        await asyncio.to_thread(until, lambda: all(process_of(self.q, role) for role in ROLES), "all roles are there", 30)
+        await asyncio.to_thread(until, lambda: all(len(threads_of(process_of(self.q, role))) == THREADS for role in ROLES), "all roles are there", 30)
         await asyncio.to_thread(self.q.ready)
 
     async def live(self):
@@ -191,7 +194,7 @@ async def run(a):
     for role in ROLES:
         made = sum(site.role == role for site in sites)
         print(f"{role}: {made} system calls in one {a.life} life; killed at {sweep.swept[role]} of the {wanted[role]} tried")
-    with contextlib.suppress(IndexError):
+    if sweep.missed:
         print("not come to again: " + ", ".join(map(str, sweep.missed[:8])) + (f" and {len(sweep.missed) - 8} more" if len(sweep.missed) > 8 else ""))
     print(f"{sweep.wrong} things are wrong")
     return bool(sweep.wrong) or not sum(sweep.swept.values())
@@ -203,7 +206,7 @@ def main():
     args.add_argument("--life", choices=LIVES, default="plain")
     args.add_argument("--part", default="1/1")
     args.add_argument("--at", help="role/thread/call/n, more of them after commas")
-    sys.exit(asyncio.run(run(args.parse_args())))
+    sys.exit(run_to_end(run(args.parse_args())))
 
 
 if __name__ == "__main__":

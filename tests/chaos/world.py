@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import shutil
+import signal
 import time
 
 from aio import Http
@@ -14,28 +16,29 @@ from load import Load
 from quern import BUILD, Quern, until
 from streams import Reader
 
-LEASE_MS = 2000
+LEASE_MS = 2000  # shorter than the longest time for which the hand holds a worker still
 END_WITHIN_S = 120  # jobs that met two crashes queue for the one-slot child
-
-
-SETTINGS = {"broker": {"lease_ms": LEASE_MS}, "api": {"submit_ms": 3000}, "worker": {"stop_ms": 10000}}
 WIRED = ("api", "worker")
 
 
-def wired(state):
-    """Both sides of the broker by way of sockets that can be cut."""
-    return {**SETTINGS, **{role: {**SETTINGS[role], "broker": f"ipc://{state}/cut-{role}.sock"} for role in WIRED}}
-
-
 class World:
-    def __init__(self, children=2, wires=WIRED):
-        self.q = Quern(wired if wires else SETTINGS, workers=children, api_children=children, start=False)
+    """wires: sides of the broker whose sockets can be cut."""
+
+    def __init__(self, children=2, wires=WIRED, lease_ms=LEASE_MS):
+        def settings(state):
+            out = {"broker": {"lease_ms": lease_ms}, "api": {"submit_ms": 3000}, "worker": {"stop_ms": 10000}}
+            for role in wires:
+                out[role]["broker"] = f"ipc://{state}/cut-{role}.sock"
+            return out
+        self.lease_s = lease_ms / 1000
+        self.q = Quern(settings, workers=children, api_children=children, start=False)
         self.wires = [(role, Wire(self.q.state / f"cut-{role}.sock", self.q.state / f"{role}.sock")) for role in wires]
         self.children = children
         self.known = set()  # ids of rounds before
         self.read_calls = 0
 
     async def __aenter__(self):
+        gc.disable()  # a history has no cycles, and looking for them among a million lines holds the wires still for seconds
         self.q.start(ready=False)
         for _, wire in self.wires:
             await wire.open()
@@ -86,7 +89,7 @@ class World:
 
     def history(self):
         history = History()
-        history.add("settings", lease_s=LEASE_MS / 1000)
+        history.add("settings", lease_s=self.lease_s)
         return history
 
     def keep(self, history, name):
@@ -104,10 +107,12 @@ class World:
         hand = Hand(self.q, history, seed, self.children, self.wires, acts)
         reader.start()
         load.start()
+        lag = asyncio.create_task(hand.watch_lag())
         try:
             await hurt(hand, load)
         finally:
             await hand.rest()
+            lag.cancel()
             ended = await load.finish(END_WITHIN_S)
         await asyncio.to_thread(self.q.ready)
         await asyncio.to_thread(reader.stop)
@@ -120,6 +125,14 @@ class World:
         await self.found(history)
         self.known.update(history.names)
         return history, hand, load, reader
+
+
+def run_to_end(work):
+    """The result of a coroutine. SIGTERM unwinds it, so that no Quern is left behind."""
+    async def main():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+        return await work
+    return asyncio.run(main())
 
 
 async def final_of(client, job_id):
