@@ -50,6 +50,7 @@ enum kind {
     KIND_POISON,
     KIND_LOST,
     KIND_EXPIRED,
+    KIND_STARVED,
     KINDS,
 };
 enum verdict { VERDICT_KEEP = 1, VERDICT_ABORT, VERDICT_REPLAY };

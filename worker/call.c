@@ -75,6 +75,8 @@ static enum kind kind_of(const struct call *call, enum fault fault)
         return KIND_BAD_FRAME;
     case FAULT_TOO_LARGE:
         return KIND_ANSWER_TOO_LARGE;
+    case FAULT_STARVED:
+        return KIND_STARVED;
     case FAULT_NONE:
     case FAULT_STOPPED:
     case FAULT_NOMEM:
@@ -104,7 +106,9 @@ static const char *why_of(enum fault fault)
     case FAULT_TOO_LARGE:
         return "the answer is too large";
     case FAULT_NOMEM:
-        return "no memory or no descriptor left for the call";
+        return "no memory left for the call";
+    case FAULT_STARVED:
+        return "no descriptor left for the call";
     default:
         return "the call could not be made";
     }

@@ -37,6 +37,7 @@ enum fault {
     FAULT_TOO_LARGE, /* the body is larger than this call may take */
     FAULT_STOPPED,   /* whoever read the body wanted no more */
     FAULT_NOMEM,     /* our memory */
+    FAULT_STARVED,   /* our descriptors: no connection was begun */
     FAULT_INTERNAL,  /* our request, our limits */
 };
 

@@ -4,6 +4,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -223,6 +224,15 @@ static bool says(const struct transfer *transfer, const char *words)
     return strstr(transfer->error, words) != NULL;
 }
 
+/* A resolver that cannot open a socket only says that it found nothing. */
+static bool no_descriptor(void)
+{
+    int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+    if (fd >= 0)
+        close(fd);
+    return fd < 0 && (errno == EMFILE || errno == ENFILE);
+}
+
 static enum fault fault_of(const struct transfer *transfer, CURLcode code)
 {
     if (transfer->stopped)
@@ -233,9 +243,9 @@ static enum fault fault_of(const struct transfer *transfer, CURLcode code)
     case CURLE_OK:
         return FAULT_NONE;
     case CURLE_COULDNT_RESOLVE_HOST:
-        return FAULT_RESOLVE;
+        return no_descriptor() ? FAULT_STARVED : FAULT_RESOLVE;
     case CURLE_COULDNT_CONNECT:
-        return transfer->starved ? FAULT_NOMEM : FAULT_CONNECT;
+        return transfer->starved ? FAULT_STARVED : FAULT_CONNECT;
     case CURLE_OPERATION_TIMEDOUT: /* only the connect clock is set in curl */
         return FAULT_CONNECT;
     case CURLE_SSL_CONNECT_ERROR:

@@ -127,7 +127,7 @@ enum err on_outcome(struct sched *s, const struct input *in)
         list_remove(&lease->node);
         roster_take(&s->roster, worker, lease);
     }
-    worker->doubtful = false;
+    worker->doubtful = outcome->kind == KIND_STARVED; /* it fails faster than others work: nothing more until its heartbeat */
     roster_changed(&s->roster, worker);
     fill_attempt(s, job, outcome);
     msec wait;
@@ -138,7 +138,7 @@ enum err on_outcome(struct sched *s, const struct input *in)
         s->reopen = true;
     }
     if (outcome->kind && tries_again(s, job, outcome, &wait)) {
-        job->past->calls -= outcome->kind == KIND_UNSERVED; /* no call was made */
+        job->past->calls -= outcome->kind == KIND_UNSERVED || outcome->kind == KIND_STARVED; /* no call was made */
         try_again(s, job, wait);
         ack_outcome(s, in->peer, &outcome->id, outcome->fence, job->written);
         return ERR_OK;

@@ -17,6 +17,7 @@ static const struct retry_rule rules[KINDS] = {
     [KIND_STOPPING] = {.again = true, .at_once = true},
     [KIND_UNSERVED] = {.again = true, .at_once = true},
     [KIND_WORKER] = {.again = true, .counted = true},
+    [KIND_STARVED] = {.again = true},
 };
 
 struct retry_rule retry_rule(unsigned kind)

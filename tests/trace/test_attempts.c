@@ -143,6 +143,21 @@ static void a_full_store_takes_no_job_and_forgives_no_deployment(void **state)
            "job w b 2 call 1 one b @7");
 }
 
+/* A starved worker fails at once and so has room at once: it would draw every job to itself and use up its attempts. */
+static void a_starved_worker_gets_nothing_until_its_heartbeat(void **state)
+{
+    AUTO(script_free) struct script *t = with_a_run((struct script_submit){.backoff_base_ms = 100, .backoff_exact = true});
+    outcome(t, "w", "a", 1, .kind = KIND_STARVED);
+    stored(t);
+    script_scene(t);
+    script_at(t, t->now + 100);
+    submit(t, "b");
+    expect(t, "#5 save body b", "#6 save job b pending", "ack api b pending @6");
+    beat(t, "w", 2);
+    expect(t, "beat w workers 1", "#7 save job a processing 2 again 100", "job w a 2 call 1 echo a @7",
+           "#8 save job b processing 3", "job w b 3 call 1 echo b @8"); /* the first call still: none was made */
+}
+
 static void a_worker_that_does_not_serve_it_is_not_asked_again(void **state)
 {
     AUTO(script_free) struct script *t = with_a_run((struct script_submit){0});
@@ -175,6 +190,7 @@ int main(void)
         cmocka_unit_test(what_cannot_succeed_is_not_tried_again),
         cmocka_unit_test(a_refused_credential_sends_it_elsewhere_then_nowhere),
         cmocka_unit_test(a_full_store_takes_no_job_and_forgives_no_deployment),
+        cmocka_unit_test(a_starved_worker_gets_nothing_until_its_heartbeat),
         cmocka_unit_test(a_worker_that_does_not_serve_it_is_not_asked_again),
         cmocka_unit_test(a_stopping_worker_gives_it_back_at_once),
     };

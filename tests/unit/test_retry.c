@@ -14,6 +14,7 @@ static void every_kind_has_its_rule(void **state)
                                       KIND_STALL,   KIND_BAD_FRAME, KIND_TIMEOUT,  KIND_WORKER};
     for (size_t i = 0; i < ARRAY_COUNT(counted); i++)
         assert_true(retry_rule(counted[i]).again && retry_rule(counted[i]).counted);
+    assert_true(retry_rule(KIND_STARVED).again && !retry_rule(KIND_STARVED).counted && !retry_rule(KIND_STARVED).at_once);
     assert_true(retry_rule(KIND_THROTTLED).again && !retry_rule(KIND_THROTTLED).counted && !retry_rule(KIND_THROTTLED).at_once);
     assert_true(retry_rule(KIND_STOPPING).at_once && retry_rule(KIND_UNSERVED).at_once);
     assert_true(retry_rule(KIND_QUOTA).elsewhere && retry_rule(KIND_AUTH).elsewhere);

@@ -1,0 +1,91 @@
+"""No descriptor or no memory left in one process (P6): it does not spin, it says no, others go on, and it is well again by itself."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from quern import Http, Quern, alive, until
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def busy_share(pid, seconds=2.0):
+    before, began = cpu_s(pid), time.monotonic()
+    time.sleep(seconds)  # what is measured is time that passes
+    return (cpu_s(pid) - before) / (time.monotonic() - began)
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def limit(pid, count):
+    subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={count}:"], check=True)
+
+
+def test_an_api_child_without_descriptors_serves_those_it_has():
+    with Quern(workers=1, api_children=1) as q, contextlib.ExitStack() as stack:
+        q.submit("before", wait="10s")
+        (child,) = q.children("api")
+        limit(child, descriptors(child) + 20)
+        crowd = [stack.enter_context(socket.create_connection(("127.0.0.1", q.port), timeout=10)) for _ in range(300)]
+        until(lambda: q.logs("api") is not None and descriptors(child) >= 20, "they are there")
+        share = busy_share(child)
+        print(f"\nan api child without descriptors: {share:.0%} of a core")
+        assert share < 0.2
+        assert q.submit("meanwhile", wait="10s")["status"] == "completed"  # on a connection it has
+        crowd[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: q\r\n\r\n")
+        limit(child, 4096)
+        assert crowd[-1].recv(4096).startswith((b"HTTP/1.1 200", b"HTTP/1.1 503"))
+        until(lambda: Http(q.port).request("GET", "/livez").status == 200, "new ones are served")
+        assert q.children("api") == [child]
+
+
+def test_a_worker_without_descriptors_fails_no_job():
+    with Quern(workers=1) as q:
+        workers = q.children("worker")
+        limits = {pid: descriptors(pid) for pid in workers}
+        for pid in workers:
+            limit(pid, limits[pid])
+        ids = [q.submit({"prompt": f"starved {n}", "backoff": {"base_ms": 100, "cap_ms": 500}})["id"] for n in range(20)]
+        until(lambda: any(q.job(i)["attempt"] > 0 for i in ids), "it has tried")
+        share = max(busy_share(pid, 1.0) for pid in workers)
+        for pid in workers:
+            limit(pid, 4096)
+        ended = [q.ended(i, 60)["status"] for i in ids]
+        print(f"\na worker child without descriptors: {share:.0%} of a core, {ended.count('completed')} of {len(ids)} completed")
+        assert share < 0.3 and q.children("worker") == workers
+        assert set(ended) == {"completed"}
+
+
+def test_a_broker_without_descriptors_loses_nothing():
+    """libzmq 4.3.4 gives up the process when it cannot accept (proto/README.md): the next broker has everything."""
+    with Quern(workers=1) as q, contextlib.ExitStack() as stack:
+        kept = q.submit({"prompt": "kept", "delay_ms": 3000})["id"]
+        running = q.submit("running [[latency_ms=3000]]")["id"]
+        broker = q.pid("broker")
+        limit(broker, descriptors(broker) + 5)
+        with contextlib.suppress(OSError):
+            for _ in range(50):
+                s = stack.enter_context(socket.socket(socket.AF_UNIX))
+                s.connect(str(q.state / "worker.sock"))
+        began = time.monotonic()
+        until(lambda: not alive(broker) or q.pid("broker") != broker, "it has ended", 10)
+        q.restarted("broker", broker)
+        q.ready()
+        print(f"\na broker without descriptors: served again {time.monotonic() - began:.1f} s later")
+        for job in (kept, running):
+            assert q.ended(job)["status"] == "completed"
+        assert len(q.upstream.calls_with("running")) == 1  # adopted, not repeated
