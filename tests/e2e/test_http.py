@@ -76,6 +76,71 @@ def test_limits_have_their_own_answers(system, request_, expected):
     assert status(raw(system.port, request_)) == expected
 
 
+LIMIT = 8 << 20  # api.body_bytes
+
+
+@pytest.mark.parametrize("request_", [
+    post(b"Content-Length: %d" % (LIMIT + 1), body=b"", length=False),
+    post(b"Content-Length: %d" % (LIMIT + 1), b"Expect: 100-continue", body=b"", length=False),
+    post(b"Content-Length: 999999999999999999", body=b"", length=False),
+    post(b"Transfer-Encoding: chunked", body=b"%x\r\n" % (LIMIT + 1), length=False),
+    post(b"Transfer-Encoding: chunked", body=b"2\r\n{}\r\nffffffffffffffff\r\n", length=False),
+])
+def test_a_body_too_large_is_refused_before_it_is_sent(system, request_):
+    began = time.monotonic()
+    reply = raw(system.port, request_)
+    assert status(reply) == 413 and reply.count(b"HTTP/1.1 ") == 1 and b"connection: close" in reply.lower(), reply[:300]
+    assert time.monotonic() - began < 2
+
+
+def padded(head, size):
+    """`head` with one field that makes it `size` bytes long."""
+    return head[:-2] + b"X-Pad: " + b"a" * (size - len(head) - 9) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("what, request_, expected", [
+    ("line", b"GET /livez?%s HTTP/1.1\r\nHost: q\r\nConnection: close\r\n\r\n" % (b"a" * (8192 - 20)), 200),
+    ("longer line", b"GET /livez?%s HTTP/1.1\r\nHost: q\r\nConnection: close\r\n\r\n" % (b"a" * (8193 - 20)), 431),
+    ("head", padded(b"GET /livez HTTP/1.1\r\nHost: q\r\nConnection: close\r\n\r\n", 16384), 200),
+    ("longer head", padded(b"GET /livez HTTP/1.1\r\nHost: q\r\nConnection: close\r\n\r\n", 16385), 431),
+    ("fields", b"GET /livez HTTP/1.1\r\nHost: q\r\nConnection: close\r\n" + b"X: y\r\n" * 62 + b"\r\n", 200),
+    ("more fields", b"GET /livez HTTP/1.1\r\nHost: q\r\nConnection: close\r\n" + b"X: y\r\n" * 63 + b"\r\n", 431),
+])
+def test_the_limits_of_a_head_are_where_they_are_said_to_be(system, what, request_, expected):
+    reply = raw(system.port, request_)
+    assert status(reply) == expected, reply[:300]
+
+
+WORST = {
+    "empty arrays": b'{"prompt":"x","metadata":{"a":[' + b"[],[]," * (LIMIT // 6 - 12) + b"[]]}}",
+    "empty objects": b'{"prompt":"x","params":{"a":[' + b"{},{}," * (LIMIT // 6 - 12) + b"{}]}}",
+    "keys": b'{"prompt":"x","params":{' + b",".join(b'"%x":0' % i for i in range(LIMIT // 11)) + b"}}",
+    "equal keys at the end": b'{"prompt":"x","params":{' + b",".join(b'"%x":0' % i for i in range(LIMIT // 11)) + b',"0":1}}',
+    "escapes": b'{"prompt":"' + b"\\u00e9" * (LIMIT // 6 - 9) + b'"}',
+    "numbers": b'{"prompt":"x","params":{"a":[' + b"1e1," * (LIMIT // 4 - 12) + b"1]}}",
+    "long numbers": b'{"prompt":"x","params":{"a":[' + (b"1" * 400 + b",") * (LIMIT // 401 - 1) + b"1]}}",
+    "one long number": b'{"prompt":"x","params":{"a":' + b"1" * (LIMIT - 40) + b"}}",
+    "depth at the end": b'{"prompt":"x","params":{"a":[' + b"0," * (LIMIT // 2 - 100) + b"[" * 60,
+}
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_the_worst_json_is_weighed_in_time_while_others_are_served(system, name):
+    body = WORST[name]
+    assert len(body) <= LIMIT
+    with socket.create_connection(("127.0.0.1", system.port), timeout=20) as s:
+        began = time.monotonic()
+        s.sendall(post(b"Connection: close", body=body))
+        assert system.request("GET", "/livez").status == 200
+        code = status(s.recv(1000))
+        assert code in (202, 400, 422) and time.monotonic() - began < 5, code
+
+
+def test_an_http2_preface_is_no_request(system):
+    reply = raw(system.port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+    assert status(reply) in (400, 505) and reply.count(b"\r\n\r\n") == 1
+
+
 def test_chunked_bodies_are_understood(system):
     body = b"5\r\n" + BODY[:5] + b"\r\nA;x=y\r\n" + BODY[5:] + b"\r\n0\r\nTrailer: t\r\n\r\n"
     reply = raw(system.port, post(b"Transfer-Encoding: chunked", b"Connection: close", body=body, length=False))

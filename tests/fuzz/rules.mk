@@ -9,7 +9,7 @@ FUZZ_SKIP    ?=
 FUZZ_LINK    ?=
 FUZZ_NAMES   := $(filter-out $(FUZZ_SKIP),$(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c))))
 FUZZERS      := $(addprefix $(FUZZ_BUILD)/fuzz_,$(FUZZ_NAMES))
-FUZZ_PRODUCT := $(filter-out %/main.o $(FUZZ_BUILD)/broker/quernctl.o, \
+FUZZ_PRODUCT := $(filter-out %/main.o $(FUZZ_BUILD)/broker/quernctl.o $(FUZZ_BUILD)/broker/quernctl_ask.o $(FUZZ_BUILD)/broker/run%, \
                   $(patsubst %.c,$(FUZZ_BUILD)/%.o,$(wildcard common/*.c proto/*.c broker/*.c broker/core/*.c worker/*.c worker/providers/*.c \
                                                               api/*.c api/handlers/*.c api/dialects/*.c)))
 FUZZ_CC       = clang -std=gnu17 -D_GNU_SOURCE -g -O1 -fsanitize=$(1) $(FUZZ_SAN) $(PKG_CFLAGS) -I. -DQUERN_VERSION='"fuzz"' -MMD -MP
@@ -25,7 +25,7 @@ $(FUZZ_BUILD)/libproduct.a: $(FUZZ_PRODUCT)
 	ar rcs $@ $^
 
 $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libproduct.a $(filter %.o,$(FUZZ_LINK))
-	$(call FUZZ_CC,fuzzer) -o $@ $^ $(filter-out %.o,$(FUZZ_LINK)) $(PKG_LIBS)
+	$(call FUZZ_CC,fuzzer) -Wl,--allow-multiple-definition -o $@ $^ $(filter-out %.o,$(FUZZ_LINK)) $(PKG_LIBS)
 
 fuzzers: $(FUZZERS) ## build every fuzzer
 
