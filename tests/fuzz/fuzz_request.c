@@ -160,6 +160,16 @@ static void check_head(const char *head, size_t len)
     }
 }
 
+static void check_json(struct span body, bool lines)
+{
+    while (body.len) {
+        const uint8_t *end = lines ? memchr(body.data, '\n', body.len) : NULL;
+        size_t len = end ? (size_t)(end - body.data) + 1 : body.len;
+        assert(!json_check(span_of(body.data, len), NULL));
+        body = span_of(body.data + len, body.len - len);
+    }
+}
+
 static void check_answer(bool head_only)
 {
     size_t len = evbuffer_get_length(seen.answer);
@@ -171,8 +181,7 @@ static void check_answer(bool head_only)
     const char *length = memmem(text, head, "\r\nContent-Length: ", 18);
     size_t body = length ? strtoul(length + 18, NULL, 10) : 0;
     assert(len - head == (head_only ? 0 : body));
-    if (len > head)
-        assert(!json_check(span_of(text + head, len - head), NULL));
+    check_json(span_of(text + head, len - head), memmem(text, head, "x-ndjson", 8));
 }
 
 static void serve(const struct http_head *head, struct span body)
