@@ -143,7 +143,7 @@ static void rewrite_job(struct sched *s, struct job *job)
         end_write(s, job);
         return;
     }
-    save_job(s, job);
+    save_anew(s, job);
     if (job->body)
         save_body(s, job);
     else if (job->body_bytes)

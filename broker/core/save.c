@@ -169,10 +169,9 @@ uint64_t drop_ended(struct sched *s, const struct id *id, const struct rec_ended
     return s->written;
 }
 
-/* One commit: between any two of them a start would find the job twice, or a body to which nothing leads. */
-void save_redriven(struct sched *s, struct job *job, msec ended_at)
+/* The record of what it was before it was redriven, if there is one; shares a commit with the job's state, which follows. */
+static void drop_old_end(struct sched *s, const struct job *job, msec ended_at)
 {
-    give_body(s, job, 2);
     struct effect *effect = give_write(s, EFFECT_DROP_ENDED);
     effect->joined = 1;
     effect->keeps_body = true;
@@ -180,6 +179,21 @@ void save_redriven(struct sched *s, struct job *job, msec ended_at)
     effect->tenant = tenant_span(job->tenant);
     effect->ended.completed_at = ended_at;
     touch_ended(s, &job->id);
+}
+
+/* One commit: between any two of them a start would find the job twice, or a body to which nothing leads. */
+void save_redriven(struct sched *s, struct job *job, msec ended_at)
+{
+    give_body(s, job, 2);
+    drop_old_end(s, job, ended_at);
+    save_job(s, job);
+}
+
+/* Into a store that may be from before it was redriven: only a job that has run can have been. */
+void save_anew(struct sched *s, struct job *job)
+{
+    if (job->past->run)
+        drop_old_end(s, job, 0);
     save_job(s, job);
 }
 

@@ -150,6 +150,7 @@ void save_body(struct sched *s, struct job *job);
 void save_ended(struct sched *s, struct job *job);
 /* A job that had ended lives again: its body, its record away, its state. */
 void save_redriven(struct sched *s, struct job *job, msec ended_at);
+void save_anew(struct sched *s, struct job *job); /* after a rewrite was asked for */
 void save_idem(struct sched *s, struct job *job, const uint8_t hash[32], const uint8_t body_hash[32]);
 uint64_t drop_job(struct sched *s, const struct id *id);
 uint64_t drop_body(struct sched *s, const struct id *id, uint64_t ttl_ms);

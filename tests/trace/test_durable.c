@@ -233,13 +233,13 @@ static void an_older_data_set_is_written_anew(void **state)
     rewrite(t, SCRIPT_EPOCH + 1);
     while (sched_next(t->sched) <= t->now)
         tick(t);
-    assert_int_equal(sched_written(t->sched), 12);
+    assert_int_equal(sched_written(t->sched), 13);
     script_scene(t);
     stored(t);
     outcome(t, "w", "b", 2);
     submit(t, "c");
-    expect(t, "#13 save ended b completed result ok [w] for 3600000", "#14 drop body b", "release w b 2 @14", "#15 save body c",
-           "#16 save job c pending", "ack api c pending @16", "#17 save job c processing 8:3", "job w c 8:3 call 1 echo c @17");
+    expect(t, "#14 save ended b completed result ok [w] for 3600000", "#15 drop body b", "release w b 2 @15", "#16 save body c",
+           "#17 save job c pending", "ack api c pending @17", "#18 save job c processing 8:3", "job w c 8:3 call 1 echo c @18");
 }
 
 static void count_saved_jobs(void *arg, const struct effect *effect)

@@ -62,6 +62,21 @@ static void a_redrive_is_one_commit(void **state)
     script_scene(t);
 }
 
+/* It would be shown as failed while it lives, and be found twice by the next start. */
+static void in_a_store_that_came_back_older_its_old_end_goes(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    retry(t, "a");
+    found_record(t, LOOKUP_ENDED, "a", failed());
+    found_body(t, "a", "again");
+    stored(t);
+    script_scene(t);
+    rewrite(t, SCRIPT_EPOCH + 1);
+    while (sched_next(t->sched) <= t->now)
+        tick(t);
+    expect(t, "#4 drop ended a", "#5 save job a pending 0:0", "#6 save body a");
+}
+
 static void only_what_failed_is_made_to_live_again(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -167,6 +182,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_job_runs_again),
         cmocka_unit_test(a_redrive_is_one_commit),
+        cmocka_unit_test(in_a_store_that_came_back_older_its_old_end_goes),
         cmocka_unit_test(only_what_failed_is_made_to_live_again),
         cmocka_unit_test(a_body_that_is_gone_or_not_known),
         cmocka_unit_test(two_who_ask_have_one_job),
