@@ -177,6 +177,20 @@ struct proc *broker_waiting(void)
     return NULL;
 }
 
+bool broker_is_healing(void)
+{
+    struct host *host = leader();
+    return host && store_is_behind(host->broker->store);
+}
+
+bool brokers_were_stopped(void)
+{
+    bool found = false;
+    for (unsigned i = 0; i < BROKERS; i++)
+        found |= hosts[i].proc.alive && hosts[i].led && hosts[i].was_stopped;
+    return found;
+}
+
 void broker_reads_settings(void)
 {
     struct host *host = leader();

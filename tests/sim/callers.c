@@ -8,7 +8,7 @@
 #include "tests/sim/people.h"
 #include "tests/sim/wire.h"
 
-enum want { WANT_SUBMIT, WANT_ASK, WANT_CANCEL, WANT_FORGET, WANT_LEAVE };
+enum want { WANT_SUBMIT, WANT_ASK, WANT_CANCEL, WANT_FORGET, WANT_RETRY, WANT_PATCH, WANT_WATCH, WANT_LEAVE };
 
 struct child;
 struct wish {
@@ -132,8 +132,11 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
     wish->asked = NULL;
     if (wish->want == WANT_SUBMIT)
         submitted(wish, error, frame);
-    else if (!error && frame->answer.error == ERR_OK && wish->want == WANT_FORGET)
-        note(TROUBLE_FORGOTTEN);
+    else if (!error && frame->answer.error == ERR_OK) {
+        sim.troubles[TROUBLE_FORGOTTEN] += wish->want == WANT_FORGET;
+        sim.troubles[TROUBLE_PATCHED] += wish->want == WANT_PATCH;
+        sim.troubles[TROUBLE_WATCHED] += wish->want == WANT_WATCH;
+    }
 }
 
 static void on_event(void *arg, const struct rec_event *event, struct span body)
@@ -157,13 +160,18 @@ static void go_for(struct child *child, struct wish *wish)
     struct span tenant = span_str(fact->tenant);
     enum err e = ERR_OK;
     static const enum message questions[] = {
-        [WANT_ASK] = MESSAGE_ASK, [WANT_CANCEL] = MESSAGE_CANCEL, [WANT_FORGET] = MESSAGE_FORGET};
+        [WANT_ASK] = MESSAGE_ASK, [WANT_CANCEL] = MESSAGE_CANCEL, [WANT_FORGET] = MESSAGE_FORGET, [WANT_RETRY] = MESSAGE_RETRY};
     if (wish->want == WANT_LEAVE) {
         ask_unwatch(child->ask, &fact->id, true);
     } else if (wish->want == WANT_SUBMIT) {
         struct submission *submission = submission_of(fact);
         submits[fact->number] = wish;
         e = ask_submit(child->ask, &submission, &fact->id, wish->watch, on_answer, wish, &wish->asked);
+    } else if (wish->want == WANT_PATCH) {
+        msec deadline = chance(300) ? sim.now + sim.true_wall + (msec)draw(50000) : 0;
+        e = ask_patch(child->ask, &fact->id, tenant, (unsigned)draw(11), deadline, on_answer, wish, &wish->asked);
+    } else if (wish->want == WANT_WATCH) {
+        e = ask_watch(child->ask, &fact->id, tenant, (uint32_t)draw(3), draw(20), on_answer, wish, &wish->asked);
     } else {
         e = ask_job(child->ask, questions[wish->want], &fact->id, tenant, wish->watch, on_answer, wish, &wish->asked);
     }
@@ -220,9 +228,10 @@ static void come_back(void *a, uint64_t b)
 {
     if (facts_count()) {
         struct fact *fact = fact_at(facts_count() - (unsigned)draw(MIN(facts_count(), 30u)));
-        uint64_t which = draw(100);
-        enum want want = which < 40 ? WANT_ASK : which < 60 ? WANT_CANCEL : which < 85 ? WANT_FORGET : WANT_LEAVE;
-        if (fact->told && (!sim.gentle || want == WANT_ASK))
+        static const enum want wants[] = {WANT_ASK,    WANT_ASK,   WANT_ASK,   WANT_WATCH, WANT_WATCH,  WANT_CANCEL,
+                                          WANT_FORGET, WANT_RETRY, WANT_PATCH, WANT_LEAVE, WANT_CANCEL, WANT_FORGET};
+        enum want want = wants[draw(ARRAY_COUNT(wants))];
+        if (fact->told && (!sim.gentle || want == WANT_ASK || want == WANT_WATCH))
             wish_for(fact, want, 0);
     }
     if (!sim.calm)

@@ -47,6 +47,7 @@ void setup_begin(void)
     conf->broker.jobs_max = chance(150) ? 10 + draw(20) : conf->broker.jobs_max;
     conf->broker.tenant_jobs_max = chance(150) ? 5 + draw(10) : conf->broker.tenant_jobs_max;
     conf->broker.body_cache_bytes = chance(400) ? draw(200) : conf->broker.body_cache_bytes;
+    conf->api.submit_ms = chance(300) ? 100 + draw(1000) : conf->api.submit_ms;
     conf->worker.slots = 1 + draw(4);
     conf->worker.stop_ms = draw(5000);
     conf->deployments = deployments;

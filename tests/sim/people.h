@@ -29,6 +29,10 @@ void brokers_end(void);
 struct proc *broker_at(unsigned index);
 struct proc *broker_leading(void); /* NULL: none */
 struct proc *broker_waiting(void);
+/* What it wrote is being sent to a Redis that came back older: that has the ends of jobs that live, and the other way round. */
+bool broker_is_healing(void);
+/* One that led has been stopped, and may not know that it leads no more. */
+bool brokers_were_stopped(void);
 void broker_dies(struct proc *proc);
 void broker_leaves(struct proc *proc);
 void broker_stops(struct proc *proc, msec for_ms);

@@ -39,6 +39,7 @@ struct world {
     bool rough;     /* the network also loses, doubles and reorders what TCP would not */
     bool gentle;    /* a seed without any trouble */
     bool unsure;    /* Redis's clock was set: who leads cannot be known from it for a while */
+    bool split;     /* nobody knows who leads (truth.c) */
     bool tracing;
     uint64_t steps; /* wake-ups */
     unsigned pids;

@@ -11,7 +11,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/prefork.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/truth.h"
 #include "worker/transfer.h"
 
 /* ---- clocks, randomness, identity ---- */
@@ -78,6 +78,8 @@ void log_event(enum log_event event, const char *fields, ...)
     for (size_t i = 0; i < ARRAY_COUNT(counted); i++)
         if (counted[i].event == event)
             note(counted[i].trouble);
+    if (event == LOG_RELOADED)
+        truth_forgives();
     MUST(event != LOG_NOMEM && event != LOG_SETTINGS_BAD, "%s is logged", log_names[event]);
     if (!sim.tracing)
         return;

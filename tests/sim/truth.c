@@ -21,14 +21,18 @@ static struct {
     unsigned holder;
     bool undone;
 } keys[4][KEYS + 1];
-/* j: keys taken out by the commit that is being applied. */
-static unsigned dropped[FACTS_MAX], dropped_count;
+/* What the commit that is being applied does to j: and r: keys; what is added comes before what is removed. */
+static struct {
+    unsigned job;
+    enum { JOB_SAVED, JOB_DROPPED, END_DROPPED } what;
+} done[3 * FACTS_MAX];
+static unsigned done_count;
 
 void truth_begin(void)
 {
     count = 0;
     memset(keys, 0, sizeof keys);
-    dropped_count = 0;
+    done_count = 0;
 }
 
 /* ---- facts ---- */
@@ -48,7 +52,7 @@ struct fact *fact_new(void)
     if (count == FACTS_MAX)
         return NULL;
     struct fact *fact = &facts[++count];
-    *fact = (struct fact){.number = count};
+    *fact = (struct fact){.number = count, .excused = sim.split};
     return fact;
 }
 
@@ -91,18 +95,32 @@ static uint64_t print_of(struct span bytes, uint64_t from)
     return from;
 }
 
-static unsigned counted_rows(const struct rec_attempt *list, uint32_t rows)
+static unsigned counted_rows(const struct fact *fact, const struct rec_attempt *list, uint32_t rows)
 {
     unsigned counted = 0;
     for (uint32_t i = 0; i < rows; i++)
-        counted += retry_rule(list[i].kind).counted;
+        counted += list[i].run > fact->old_runs && retry_rule(list[i].kind).counted;
     return counted;
+}
+
+static uint8_t bit_of(struct span deployment)
+{
+    return span_is(deployment, "fast") ? 2 : 1;
+}
+
+static uint8_t refusers(const struct fact *fact, const struct rec_attempt *list, uint32_t rows)
+{
+    uint8_t bits = 0;
+    for (uint32_t i = 0; i < rows; i++)
+        if (list[i].run > fact->forgiven_runs && retry_rule(list[i].kind).elsewhere)
+            bits |= bit_of(list[i].deployment);
+    return bits;
 }
 
 static void check_attempts(const struct fact *fact, const struct rec_job *job)
 {
     bool live = job->state == STATE_PENDING || job->state == STATE_RETRYING;
-    unsigned counted = counted_rows(job->attempts, job->attempts_count);
+    unsigned counted = counted_rows(fact, job->attempts, job->attempts_count);
     MUST(counted <= fact->max_attempts, "job %u: %u calls have failed upstream, of %u", fact->number, counted,
          fact->max_attempts);
     MUST(!live || counted < fact->max_attempts, "job %u is to be tried again and has had all its attempts", fact->number);
@@ -112,21 +130,38 @@ static void check_attempts(const struct fact *fact, const struct rec_job *job)
 
 static void take_lease(struct fact *fact, const struct rec_job *job)
 {
+    bool had_none = !job->fence.epoch && !job->fence.n;
+    if (had_none && fact->old_runs) /* redriven, and not leased since */
+        return;
     int order = fence_compare(job->fence, fact->fence);
     if (fact->excused) {
         fact->fence = job->fence;
-        fact->run = job->run;
+        fact->run = fact->lease_run = job->run;
     } else if (order > 0) {
         MUST(job->run > fact->run || !fact->run, "job %u: another lease " FENCE ", and run %u as before", fact->number,
              PAIR(job->fence), job->run);
         fact->fence = job->fence;
-        fact->run = job->run;
+        fact->run = fact->lease_run = job->run;
     } else {
         MUST(order == 0 || fact->undone, "job %u: its fence goes back from " FENCE " to " FENCE, fact->number,
              PAIR(fact->fence), PAIR(job->fence));
-        MUST(order || job->run == fact->run, "job %u: run %u has the fence of run %u, " FENCE, fact->number, job->run,
+        MUST(order || job->run == fact->lease_run, "job %u: run %u has the fence of run %u, " FENCE, fact->number, job->run,
              fact->run, PAIR(job->fence));
     }
+}
+
+/* A failed job lives again: it may fail as often as a new one, and will have another end. */
+static void redriven(struct fact *fact)
+{
+    TRACE("Redis has job %u live again", fact->number);
+    MUST(fact->redriven || fact->excused, "job %u lives again, and nobody asked for it", fact->number);
+    if (!fact->undone)
+        note(TROUBLE_REDRIVEN);
+    fact->old_runs = fact->forgiven_runs = fact->run;
+    fact->left = fact->fence;
+    fact->ended = false;
+    fact->shown = 0;
+    fact->refused_by = 0;
 }
 
 static void job_stored(struct fact *fact, struct span value)
@@ -135,7 +170,8 @@ static void job_stored(struct fact *fact, struct span value)
     const struct rec_job *job = &record.job;
     char ended_key[RECORD_KEY_BYTES + 1];
     record_key_ended(ended_key, 0, &fact->id);
-    MUST(!data_get(ended_key).data, "job %u is saved as live and has ended", fact->number);
+    if (data_get(ended_key).data) /* to be dropped in the same commit */
+        redriven(fact);
     MUST(span_is(job->spec.tenant, fact->tenant), "job %u is another tenant's", fact->number);
     if (!fact->excused)
         check_attempts(fact, job);
@@ -145,6 +181,7 @@ static void job_stored(struct fact *fact, struct span value)
         over = job->fence.n ? (struct fence){job->fence.epoch, job->fence.n - 1} : (struct fence){0};
     if (fence_compare(over, fact->left) > 0)
         fact->left = over;
+    fact->refused_by = refusers(fact, job->attempts, job->attempts_count);
     fact->stored = true;
     fact->removed = false;
     fact->undone &= fence_compare(job->fence, fact->fence) != 0;
@@ -178,10 +215,17 @@ static void end_stored(struct fact *fact, struct span value)
     MUST(!shown.len || span_equal(shown, fact_display(fact)), "job %u is shown as another", fact->number);
     if (end->state == STATE_COMPLETED && !fact->excused)
         check_result(fact, record.body);
+    bool was_its_end = false;
+    for (unsigned i = 0; i < fact->prints_count; i++)
+        was_its_end |= fact->prints[i] == print;
     if (fact->ended && !fact->excused)
-        MUST(fact->end_state == end->state && fact->end_print == print, "job %u has two ends: %s, then %s", fact->number,
-             state_name(fact->end_state), state_name(end->state));
-    MUST(fact->excused || counted_rows(end->attempts, end->attempts_count) <= fact->max_attempts,
+        MUST((fact->end_state == end->state && fact->end_print == print) || (fact->undone && was_its_end),
+             "job %u has two ends: %s, then %s", fact->number, state_name(fact->end_state), state_name(end->state));
+    if (!was_its_end) {
+        MUST(fact->prints_count < ENDS_MAX, "job %u ends more often than the model knows", fact->number);
+        fact->prints[fact->prints_count++] = print;
+    }
+    MUST(fact->excused || counted_rows(fact, end->attempts, end->attempts_count) <= fact->max_attempts,
          "job %u: more calls have failed upstream than it may make", fact->number);
     if (!fact->ended) {
         sim.troubles[TROUBLE_CANCELLED] += end->state == STATE_CANCELLED;
@@ -193,7 +237,7 @@ static void end_stored(struct fact *fact, struct span value)
     fact->run = MAX(fact->run, end->run);
     fact->end_state = end->state;
     fact->end_print = print;
-    fact->undone = false;
+    fact->undone &= print != fact->prints[fact->prints_count - 1]; /* else Redis has its latest end again */
     TRACE("Redis has the end of job %u: %s %s", fact->number, state_name(end->state), kind_name(end->kind));
 }
 
@@ -208,20 +252,52 @@ static void key_stored(struct span value)
 
 void truth_commit_begins(void)
 {
-    dropped_count = 0;
+    done_count = 0;
+}
+
+static void did(const struct fact *fact, int what)
+{
+    MUST(done_count < ARRAY_COUNT(done), "a commit does too much");
+    done[done_count].job = fact->number;
+    done[done_count++].what = what;
+}
+
+static bool has_done(const struct fact *fact, int what)
+{
+    bool found = false;
+    for (unsigned i = 0; i < done_count; i++)
+        found |= done[i].job == fact->number && done[i].what == (unsigned)what;
+    return found;
+}
+
+static void check_saved(const struct fact *fact)
+{
+    char key[RECORD_KEY_BYTES + 1];
+    record_key_ended(key, 0, &fact->id);
+    MUST(!data_get(key).data || fact->excused || broker_is_healing(), "job %u is saved as live and has ended", fact->number);
 }
 
 /* A live job leaves Redis by its end, or because its caller gave it up. */
+static void check_dropped(struct fact *fact)
+{
+    MUST(fact->ended || fact->withdrawn || fact->excused, "job %u is removed and has not ended", fact->number);
+    fact->removed = true;
+    fact->undone &= !fact->withdrawn;
+    TRACE("Redis has job %u no more", fact->number);
+}
+
 void truth_commit_ends(void)
 {
-    for (unsigned i = 0; i < dropped_count; i++) {
-        struct fact *fact = &facts[dropped[i]];
-        MUST(fact->ended || fact->withdrawn || fact->excused, "job %u is removed and has not ended", fact->number);
-        fact->removed = true;
-        fact->undone = false;
-        TRACE("Redis has job %u no more", fact->number);
+    for (unsigned i = 0; i < done_count; i++) {
+        struct fact *fact = &facts[done[i].job];
+        if (done[i].what == JOB_SAVED)
+            check_saved(fact);
+        else if (done[i].what == JOB_DROPPED)
+            check_dropped(fact);
+        else if (!has_done(fact, JOB_SAVED))
+            MUST(fact->forgotten || fact->excused, "job %u is forgotten, and nobody asked for it", fact->number);
     }
-    dropped_count = 0;
+    done_count = 0;
 }
 
 /* "{q0}:j:…" and 26 characters of an id. 'i' for an idempotency key, 0 for anything else. */
@@ -241,20 +317,33 @@ void truth_stored(const char *key, struct span value)
     char kind = kind_of(key, &id);
     if (kind == 'i')
         key_stored(value);
-    if (kind == 'j' && value.data)
+    if (kind == 'j' && value.data) {
+        did(known(&id), JOB_SAVED);
         job_stored(known(&id), value);
-    else if (kind == 'j')
-        dropped[dropped_count++] = known(&id)->number;
+    } else if (kind == 'j')
+        did(known(&id), JOB_DROPPED);
     else if (kind == 'r' && value.data)
         end_stored(known(&id), value);
     else if (kind == 'r')
-        MUST(known(&id)->forgotten || known(&id)->excused, "job %u is forgotten, and nobody asked for it", known(&id)->number);
+        did(known(&id), END_DROPPED);
+}
+
+/* Redis has lost who leads, and the leader is stopped: another may lead meanwhile, and both believe in themselves. Three
+ * failures at once, and no promise holds. */
+static void split(void)
+{
+    TRACE("nobody knows who leads");
+    sim.split = true;
+    for (unsigned n = 1; n <= count; n++)
+        facts[n].excused = true;
 }
 
 void truth_unstored(const char *key)
 {
     struct id id;
     char kind = kind_of(key, &id);
+    if (strcmp(key, "{q0}:epoch") == 0 && brokers_were_stopped())
+        split();
     if (kind == 'j' || kind == 'r' || kind == 'b') {
         struct fact *fact = known(&id);
         if (!fact->undone)
@@ -288,6 +377,14 @@ void truth_leads(void)
         char key[RECORD_KEY_BYTES + 1];
         record_key_job(key, 0, &facts[n].id);
         MUST(!is_owed(&facts[n]) || data_get(key).data, "job %u was accepted and is not there for the next broker", n);
+    }
+}
+
+void truth_forgives(void)
+{
+    for (unsigned n = 1; n <= count; n++) {
+        facts[n].forgiven_runs = facts[n].run;
+        facts[n].refused_by = 0;
     }
 }
 
@@ -345,12 +442,15 @@ static void show(struct fact *fact, uint8_t state, uint32_t run, const char *how
     if (fact->excused || fact->withdrawn)
         return;
     MUST(run <= fact->run, "job %u is shown in run %u, which is not stored", fact->number, run);
-    MUST(!fact->shown || state_is_terminal(state) || sim.unsure, "job %u is shown as %s, after its end", fact->number,
-         state_name(state));
+    bool same_turn = fact->shown_at == sim.now; /* events are gathered, answers are not */
+    MUST(!fact->shown || state_is_terminal(state) || same_turn || sim.unsure, "job %u is shown as %s, after its end",
+         fact->number, state_name(state));
     if (!state_is_terminal(state))
         return;
     MUST(fact->ended && fact->end_state == state, "job %u is shown as %s, which is not stored", fact->number,
          state_name(state));
+    if (!fact->shown)
+        fact->shown_at = sim.now;
     fact->shown = state;
 }
 
@@ -489,8 +589,11 @@ static void broker_hears(enum role role, struct span header, struct span body)
     case MESSAGE_FORGET:
         known(&frame.forget.id)->forgotten = true;
         return;
+    case MESSAGE_RETRY:
+        known(&frame.retry.id)->redriven = true;
+        TRACE("hears: redrive job %u", known(&frame.retry.id)->number);
+        return;
     case MESSAGE_CANCEL:
-        known(&frame.cancel.id)->cancelled = true;
         TRACE("hears: cancel job %u", known(&frame.cancel.id)->number);
         return;
     case MESSAGE_OUTCOME:

@@ -7,6 +7,7 @@
 
 #define FACTS_MAX 1024
 #define KEYS      6
+#define ENDS_MAX  8
 
 /* One job that somebody asked for. */
 struct fact {
@@ -19,20 +20,26 @@ struct fact {
     uint8_t max_attempts;
 
     /* what its caller did, as far as a broker heard of it */
-    bool submitted, withdrawn, cancelled, forgotten;
+    bool submitted, withdrawn, forgotten, redriven;
     /* what its caller was told: that it is accepted; its end, 0 for none */
     bool accepted;
     uint8_t shown;
+    msec shown_at;
     bool told; /* its caller has heard of it, and so knows its id */
 
     /* what Redis was told, ever */
     bool stored, ended, removed; /* removed: its j: is gone again */
     uint8_t end_state;
     uint64_t end_print;
+    uint64_t prints[ENDS_MAX]; /* of all its ends: one more with each redrive */
+    unsigned prints_count;
+    uint32_t old_runs;        /* before it was redriven: their failures do not count any more */
+    uint32_t forgiven_runs;   /* before the settings were read again: deployments that refused them may be used */
+    uint8_t refused_by;       /* deployments, as bits */
     struct fence fence, left; /* the last lease, and up to which they are over */
-    uint32_t run;
-    bool undone;  /* Redis lost something of it, and has not got it back */
-    bool excused; /* and who could have given it back has died too: no promise holds for it */
+    uint32_t run, lease_run;  /* runs so far; which of them has `fence` */
+    bool undone;              /* Redis lost something of it, and has not got it back */
+    bool excused;             /* and who could have given it back has died too: no promise holds for it */
 
     unsigned calls;        /* to the provider */
     unsigned failed_calls; /* that failed in a way that counts */
@@ -61,6 +68,9 @@ void truth_unstored(const char *key);
 /* A broker serves; one that led is gone: whether of its own (fenced) or with what it knew. */
 void truth_leads(void);
 void truth_leader_gone(bool with_its_ring);
+
+/* New settings: deployments that refused a credential may be used again. */
+void truth_forgives(void);
 
 /* A call begins; returns its fence, to be part of the result. */
 struct fence truth_call(struct fact *fact);
