@@ -1,5 +1,6 @@
 """Users who submit jobs all the time, remember what they were told, and compare it afterwards with what happened."""
 
+import concurrent.futures
 import contextlib
 import http.client
 import threading
@@ -90,13 +91,22 @@ def final_of(shard, job_id, deadline):
         http_.close()
 
 
+def at_rest(shard):
+    """Nothing waits and nothing runs."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        reply = shard.ask("GET", "/v1/stats", timeout=5)
+        return reply.status == 200 and reply.json["waiting"] == 0 and reply.json["active"] == 0
+    return False
+
+
 def drained(shard, load, since, seconds=60):
-    """Every accepted job's end, and how long after `since` the last of them was seen, in ms. Asked twice, since an end may not change."""
-    deadline = time.monotonic() + seconds
-    finals = {job_id: final_of(shard, job_id, deadline) for job_id in load.accepted}
+    """Every accepted job's end, and how long after `since` nothing was left to do, in ms. Ends are asked for twice, since they may not change."""
+    until(lambda: at_rest(shard), "nothing waits and nothing runs", seconds, every=0.02)
     took_ms = round((time.monotonic() - since) * 1000)
-    again = {job_id: final_of(shard, job_id, deadline + 10) for job_id in load.accepted}
-    changed = [job_id for job_id in finals if (finals[job_id]["status"], finals[job_id].get("result")) != (again[job_id]["status"], again[job_id].get("result"))]
+    deadline = time.monotonic() + seconds
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        finals, again = (dict(zip(load.accepted, pool.map(lambda job_id: final_of(shard, job_id, deadline), load.accepted))) for _ in range(2))
+    changed = [i for i in finals if (finals[i]["status"], finals[i].get("result")) != (again[i]["status"], again[i].get("result"))]
     assert not changed, f"second outcomes: {changed[:5]}"
     return finals, took_ms
 

@@ -3,8 +3,6 @@
 import subprocess
 import time
 
-import pytest
-
 import figures
 from load import served_again
 from quern import until
@@ -37,7 +35,6 @@ class NamedShard(Shard):
         super().close()
 
 
-@pytest.mark.brief
 def test_a_name_is_tried_at_each_of_its_addresses():
     with NamedShard(brokers=("broker1", "broker2")) as shard:
         leader, standby = shard.brokers

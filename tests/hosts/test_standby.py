@@ -103,12 +103,12 @@ def test_a_blink_is_no_reason_to_go_elsewhere(shard, standby):
             stack.enter_context(shard.net.isolate(shard.brokers[1].host))
         with Load(shard, f"blink-{standby}", callers=2, latency_ms=1500, pace_s=0.5) as load:
             load.under_way(8)
-            for i in range(6):
+            for i in range(15):
                 with shard.net.cut(leader.host, worker.host, "reset"):
                     time.sleep(0.5)  # how long it is cut is what is tried
                 until(lambda: len(shard.ctl("peers", "--role", "worker")["peers"]) == 2, "both children are there")
         finals, drain_ms = drained(shard, load, time.monotonic())
-    figures.note("blinks", standby=standby, cuts=6, accepted=len(load.accepted), calls_again=judge(shard, load, finals))
+    figures.note("blinks", standby=standby, cuts=15, accepted=len(load.accepted), calls_again=judge(shard, load, finals))
 
 
 @pytest.mark.brief
