@@ -83,6 +83,17 @@ static bool is_final(int status)
     return status < 500 ? status != 429 && status != 408 : status == 500 || status == 505;
 }
 
+void exchange_put_fault(struct json_out *out, const struct exchange *x, const struct fault *f)
+{
+    json_lit(out, ",\"param\":");
+    if (f->param)
+        json_str(out, span_str(f->param));
+    else
+        json_lit(out, "null");
+    json_lit(out, ",\"request_id\":");
+    json_str(out, span_str(x->request_id));
+}
+
 void exchange_error_body(const struct exchange *x, const struct fault *f, struct json_out *out)
 {
     if (x->form) {
@@ -93,13 +104,7 @@ void exchange_error_body(const struct exchange *x, const struct fault *f, struct
     json_str(out, span_str(err_name(f->error)));
     json_lit(out, ",\"message\":");
     json_str(out, span_str(f->message ? f->message : err_sentence(f->error)));
-    json_lit(out, ",\"param\":");
-    if (f->param)
-        json_str(out, span_str(f->param));
-    else
-        json_lit(out, "null");
-    json_lit(out, ",\"request_id\":");
-    json_str(out, span_str(x->request_id));
+    exchange_put_fault(out, x, f);
     json_lit(out, "}}");
 }
 

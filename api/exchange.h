@@ -77,6 +77,8 @@ void exchange_fail(struct exchange *x, const struct fault *fault);
 struct exchange_form {
     void (*fault)(struct json_out *out, const struct exchange *x, const struct fault *fault);
 };
+/* ,"param":…,"request_id":… */
+void exchange_put_fault(struct json_out *out, const struct exchange *x, const struct fault *fault);
 void exchange_error_body(const struct exchange *x, const struct fault *fault, struct json_out *out);
 void exchange_fail_with(struct exchange *x, enum err error);
 

@@ -278,13 +278,8 @@ static void write_fault(struct json_out *out, const struct exchange *x, const st
 {
     json_lit(out, "{\"success\":false,\"error\":");
     json_str(out, span_str(f->message ? f->message : err_sentence(f->error)));
-    json_printf(out, ",\"code\":\"%s\",\"param\":", err_name(f->error));
-    if (f->param)
-        json_str(out, span_str(f->param));
-    else
-        json_lit(out, "null");
-    json_lit(out, ",\"request_id\":");
-    json_str(out, span_str(x->request_id));
+    json_printf(out, ",\"code\":\"%s\"", err_name(f->error));
+    exchange_put_fault(out, x, f);
     json_lit(out, "}");
 }
 

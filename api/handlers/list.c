@@ -91,6 +91,19 @@ static void finish(struct listing *l, bool more)
     exchange_reply_json(x, 200, &out);
 }
 
+/* A reply has come: with the last of them it goes on. */
+static void settle(struct listing *l)
+{
+    if (l->pending)
+        return;
+    if (!l->x)
+        release(l);
+    else if (l->broken)
+        fail(l, ERR_STORE);
+    else
+        next_round(l);
+}
+
 /* ---- records ---- */
 
 static bool has_tag(struct span display, const char *wanted)
@@ -141,14 +154,7 @@ static void on_record(void *arg, const redisReply *reply)
         if (reply->type == REDIS_REPLY_STRING)
             take_record(l, span_of(reply->str, reply->len));
     }
-    if (l->pending)
-        return;
-    if (!l->x)
-        release(l);
-    else if (l->broken)
-        fail(l, ERR_STORE);
-    else
-        next_round(l);
+    settle(l);
 }
 
 static bool ask(struct listing *l, redis_on_reply *on_reply, const struct span *argv, size_t argc)
@@ -257,14 +263,7 @@ static void on_count(void *arg, const redisReply *reply)
     l->pending--;
     l->broken |= !reply || reply->type != REDIS_REPLY_INTEGER;
     l->filled[l->ids_next++] = !l->broken && reply->integer > 0;
-    if (l->pending)
-        return;
-    if (!l->x)
-        release(l);
-    else if (l->broken)
-        fail(l, ERR_STORE);
-    else
-        next_round(l);
+    settle(l);
 }
 
 static void count_hours(struct listing *l)
