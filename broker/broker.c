@@ -13,6 +13,7 @@
 #define BEAT_MS    1000
 #define LEAVE_MS   5000  /* how long a drain waits for the store */
 #define LINGER_MS  200   /* what was said last may take so long to leave */
+#define MISSED_MS  500   /* beyond probe_ms: not the usual lateness of a busy machine */
 #define CLOCK_OFF  60000 /* a difference between wall clock and stored time that is logged */
 #define ROUNDS_MAX 64    /* of inputs that sends bring about, in one turn */
 
@@ -149,6 +150,22 @@ static void leave_when_settled(struct broker *b)
     store_leave(b->store, on_left, b);
 }
 
+/* A process that was stopped, starved, or on a machine that slept finds every deadline past and every peer silent at once,
+ * while what they said waits in its sockets. As long as any job is live it looks at least every probe_ms: what is far beyond
+ * that it missed, and nobody may be blamed for. First thing in whatever wakes it. */
+static void excuse_what_was_missed(struct broker *b)
+{
+    msec now = broker_now(b), gap = now - b->awake_at;
+    bool watching = b->awake_at && b->watching;
+    b->awake_at = now;
+    if (!watching || gap < (msec)b->conf->broker.probe_ms + MISSED_MS || b->stage >= STAGE_LEAVING)
+        return;
+    log_event(LOG_STOOD_STILL, "ms=%lld", (long long)gap);
+    for (unsigned i = 0; i < PORTS; i++)
+        port_excuse(ports(b, i), gap);
+    broker_tell(b, &(struct input){.type = INPUT_MISSED, .missed = {gap}});
+}
+
 static void reload(struct broker *b);
 
 static void turn(void *arg)
@@ -156,6 +173,7 @@ static void turn(void *arg)
     struct broker *b = arg;
     if (b->stage == STAGE_STARTING || b->stage >= STAGE_LEAVING)
         return;
+    excuse_what_was_missed(b);
     stats_shell(b->stats)->turns++;
     if (b->must_reload)
         reload(b);
@@ -178,6 +196,7 @@ static void turn(void *arg)
     if (b->stage < STAGE_LEAVING) {
         set_tick(b);
         set_watch(b);
+        b->watching = timer_at(b->watch) != MSEC_NEVER;
     }
     notify_alive(loop_now(b->loop));
 }
@@ -198,6 +217,7 @@ static void on_watch(void *arg)
 {
     struct broker *b = arg;
     struct sched_stats core;
+    excuse_what_was_missed(b);
     sched_stats(b->sched, &core);
     bool busy = core.jobs || core.ending || core.watchers;
     b->stirred = false;

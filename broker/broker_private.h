@@ -48,6 +48,8 @@ struct broker {
     msec serving_at, leave_by;
     uint64_t revision; /* of the settings */
     bool must_reload;
+    msec awake_at; /* core time when it last looked, and whether it was to look again within probe_ms */
+    bool watching;
     bool stirred; /* the core was told more than that a peer lives, since the last look at who is there */
 };
 

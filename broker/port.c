@@ -504,6 +504,13 @@ void port_turn(struct port *port)
     wire_turn(port->wire);
 }
 
+void port_excuse(struct port *port, msec ms)
+{
+    struct list *node;
+    LIST_EACH (node, &port->peers)
+        CONTAINER_OF(node, struct peer, node)->heard_at += ms;
+}
+
 void port_watch(struct port *port, bool probe)
 {
     struct list *node, *after;

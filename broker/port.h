@@ -67,6 +67,8 @@ MUST_USE enum err port_allow(struct port *port, const struct conf *conf);
 
 /* Receives and hands on, at most 256 frames. */
 void port_turn(struct port *port);
+/* This process stood still so long: nobody was silent meanwhile. */
+void port_excuse(struct port *port, msec ms);
 /* Ends the sessions of the silent; with `probe` asks the transport about all others. */
 void port_watch(struct port *port, bool probe);
 /* Frees the sessions that ended in this turn. */

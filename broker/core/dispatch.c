@@ -37,6 +37,26 @@ void lease_begin(struct sched *s, struct lease *lease)
     lease->expires_at = s->now + s->settings.lease_ms;
 }
 
+static void leases_prolong(struct list *leases, msec ms)
+{
+    struct list *node;
+    LIST_EACH (node, leases) {
+        struct lease *lease = CONTAINER_OF(node, struct lease, node);
+        if (lease->expires_at != MSEC_NEVER)
+            lease->expires_at += ms;
+    }
+}
+
+void workers_excuse(struct sched *s, msec ms)
+{
+    leases_prolong(&s->orphans, ms);
+    for (struct worker *worker = s->roster.workers; worker; worker = worker->hh.next) {
+        leases_prolong(&worker->leases, ms);
+        if (heap_has(&worker->due.node))
+            deadline_set(&s->deadlines, &worker->due, worker->due.at + ms);
+    }
+}
+
 struct lease *lease_find(struct sched *s, const struct worker *worker, const struct id *id, struct fence fence)
 {
     struct job *job = job_table_find(&s->jobs, id);

@@ -80,7 +80,9 @@ enum input_type {
     INPUT_SETTINGS, /* settings: new limits, deployments and routes; ERR_LIMIT: too many deployments, nothing has changed */
 
     /* -- time -- */
-    INPUT_TICK, /* nothing but the time: due deadlines fire (they fire before any other input too) */
+    INPUT_TICK,   /* nothing but the time: due deadlines fire (they fire before any other input too) */
+    INPUT_MISSED, /* missed: this process stood still so long. Workers have that much longer to be heard of, and to come back;
+                     given before anything else at that time */
 };
 
 struct sched_settings;
@@ -135,6 +137,9 @@ struct input {
             bool on;
         } pause;
         const struct sched_settings *settings;
+        struct {
+            msec ms;
+        } missed;
     };
 };
 

@@ -532,6 +532,7 @@ static enum err take(struct sched *s, const struct input *in)
     case INPUT_SETTINGS:
         return on_settings(s, in->settings);
     case INPUT_TICK:
+    case INPUT_MISSED: /* what it brings came before the deadlines */
         return ERR_OK;
     }
     return ERR_OK;
@@ -599,6 +600,8 @@ enum err sched_step(struct sched *s, msec now, const struct input *in, struct ef
     sweep(s);
     s->out = out;
     s->now = MAX(s->now, now);
+    if (in->type == INPUT_MISSED)
+        workers_excuse(s, in->missed.ms);
     if (s->started)
         fire_due(s);
     const struct job *job = subject(s, in);

@@ -189,6 +189,8 @@ uint32_t route_of(const struct sched *s, struct span name);
 /* dispatch.c */
 void dispatch(struct sched *s);
 void lease_send(struct sched *s, struct lease *lease);
+/* What this process missed while it stood still, no worker may be blamed for. */
+void workers_excuse(struct sched *s, msec ms);
 /* Its worker has it, or is about to: from now on there are lease_ms to be heard of. */
 void lease_begin(struct sched *s, struct lease *lease);
 void leases_stored(struct sched *s);

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 from quern import Quern, until
 
@@ -26,6 +27,18 @@ def test_a_broker_killed_does_not_repeat_running_calls():
             done = q.ended(job_id)
             assert done["status"] == "completed" and done["attempt"] == 1, done
         assert len(q.upstream.calls_with("adopted")) == 20
+
+
+def test_a_broker_held_still_for_longer_than_a_lease_repeats_no_call():
+    with Quern({"broker": {"lease_ms": 1000}}) as q:
+        ids = [q.submit(f"held {i} [[latency_ms=6000]]")["id"] for i in range(20)]
+        until(lambda: q.upstream.stats()["in_flight"] == 20, "all run")
+        with q.stopped("broker"):
+            time.sleep(2.5)  # the fault itself
+        for job_id in ids:
+            done = q.ended(job_id)
+            assert done["status"] == "completed" and done["attempt"] == 1, done
+        assert len(q.upstream.calls_with("held")) == 20
 
 
 def test_term_drains_and_loses_nothing():

@@ -372,6 +372,12 @@ void tick(struct script *t)
     script_step(t, &(struct input){.type = INPUT_TICK});
 }
 
+void stand_still(struct script *t, msec ms)
+{
+    t->now += ms;
+    script_step(t, &(struct input){.type = INPUT_MISSED, .missed = {ms}});
+}
+
 void script_at(struct script *t, msec now)
 {
     for (msec next; (next = sched_next(t->sched)) <= now;) {

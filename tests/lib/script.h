@@ -147,3 +147,4 @@ void pause_queue(struct script *t, const char *queue, bool on);
 void drain(struct script *t, const char *peer); /* NULL: the broker */
 void settings(struct script *t, const struct sched_settings *settings);
 void tick(struct script *t);
+void stand_still(struct script *t, msec ms); /* and then find out */

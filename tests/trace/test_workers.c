@@ -49,6 +49,32 @@ static void a_dead_workers_job_is_charged_a_crash(void **state)
            "job v a 3 call 2 echo a @10");
 }
 
+static void a_broker_that_stood_still_blames_nobody(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 1);
+    worker(t, "v", .slots = 1);
+    submit(t, "a");
+    submit(t, "b");
+    stored(t);
+    script_at(t, 10000);
+    beat(t, "w", 1, {"a", 1});
+    beat(t, "v", 1, {"b", 2});
+    gone(t, "v");
+    script_scene(t);
+
+    /* 20 s in which nobody could be heard: both leases and the time to come back go on after it */
+    stand_still(t, 20000);
+    script_at(t, 30649);
+    expect(t);
+    script_at(t, 30650);
+    expect(t, "#7 save job b pending 2 crashes 1+0", "beat api workers 1");
+    script_at(t, 44999);
+    expect(t);
+    script_at(t, 45000);
+    expect(t, "#8 save job a pending 1");
+}
+
 static void who_says_goodbye_is_not_charged(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -285,6 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_silent_workers_lease_lapses_uncharged),
         cmocka_unit_test(a_dead_workers_job_is_charged_a_crash),
+        cmocka_unit_test(a_broker_that_stood_still_blames_nobody),
         cmocka_unit_test(who_says_goodbye_is_not_charged),
         cmocka_unit_test(a_worker_back_in_time_keeps_its_runs),
         cmocka_unit_test(an_older_run_is_not_taken_for_the_current_one),
