@@ -35,6 +35,7 @@ def limit(pid, count):
     subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={count}:"], check=True)
 
 
+@pytest.mark.long
 def test_an_api_child_without_descriptors_serves_those_it_has():
     with Quern(workers=1, api_children=1) as q, contextlib.ExitStack() as stack:
         q.submit("before", wait="10s")
@@ -53,6 +54,7 @@ def test_an_api_child_without_descriptors_serves_those_it_has():
         assert q.children("api") == [child]
 
 
+@pytest.mark.long
 def test_a_worker_without_descriptors_fails_no_job():
     with Quern(workers=1) as q:
         workers = q.children("worker")
@@ -70,6 +72,7 @@ def test_a_worker_without_descriptors_fails_no_job():
         assert set(ended) == {"completed"}
 
 
+@pytest.mark.long
 def test_a_broker_without_descriptors_loses_nothing():
     """libzmq 4.3.4 gives up the process when it cannot accept (proto/README.md): the next broker has everything."""
     with Quern(workers=1) as q, contextlib.ExitStack() as stack:
@@ -89,3 +92,56 @@ def test_a_broker_without_descriptors_loses_nothing():
         for job in (kept, running):
             assert q.ended(job)["status"] == "completed"
         assert len(q.upstream.calls_with("running")) == 1  # adopted, not repeated
+
+
+class MemoryGroup:
+    """A memory cgroup, of whichever version this machine has."""
+
+    def __init__(self):
+        v1 = pathlib.Path("/sys/fs/cgroup/memory")
+        self.old = (v1 / "memory.limit_in_bytes").exists()
+        parent = v1 if self.old else pathlib.Path("/sys/fs/cgroup")
+        if not self.old:
+            (parent / "cgroup.subtree_control").write_text("+memory")
+        self.path = parent / f"quern-test-{os.getpid()}"
+        self.path.mkdir()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        def gone():
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+            return not self.path.exists()
+        until(gone, "the cgroup is empty")
+
+    def take(self, pid):
+        (self.path / "cgroup.procs").write_text(str(pid))
+
+    def limit(self, spare_bytes):
+        used = int((self.path / ("memory.usage_in_bytes" if self.old else "memory.current")).read_text())
+        (self.path / ("memory.limit_in_bytes" if self.old else "memory.max")).write_text(str(used + spare_bytes))
+
+    def kills(self):
+        text = (self.path / ("memory.oom_control" if self.old else "memory.events")).read_text()
+        return int(next(line.split()[1] for line in text.splitlines() if line.split()[0] == "oom_kill"))
+
+
+def test_one_job_that_eats_memory_is_poison_and_others_go_on():
+    """The kernel kills whichever worker child has it: once in any child, once more, and then in the one-slot child kept for that."""
+    with MemoryGroup() as group, Quern({"broker": {"return_ms": 200}}, workers=2) as q:
+        old = q.children("worker")
+        group.take(q.pid("worker"))
+        for pid in old:  # those that follow are in the group from their first page on
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: len(new := q.children("worker")) == 3 and not set(new) & set(old), "new children")
+        until(lambda: q.submit("warm", wait="10s")["status"] == "completed", "they serve")
+        group.limit(8 << 20)
+        poison = q.submit("poison [[tokens=900000]]")["id"]  # 3.6 MB, several times over while it is read
+        others = [q.submit(f"other {n} [[latency_ms=300]]")["id"] for n in range(40)]
+        done = q.ended(poison, 60)
+        assert done["status"] == "failed" and done["error"]["code"] == "poison", done
+        assert all(q.ended(i)["status"] == "completed" for i in others)
+        print(f"\na job that eats memory: poison after {group.kills()} kills, {len(others)} others completed")
+        assert group.kills() == 5
