@@ -2,8 +2,8 @@
 
     overload.py               the table of `make overload-figures`
 
-Two children of sixteen slots and an upstream of 128 ms can serve 250 jobs a second; 200 are the rated load. A bound of 200 live jobs is
-0.8 seconds of work. The same load is offered once, ten and a hundred times over, and then once again."""
+Two children of sixteen slots and an upstream of 128 ms can serve 250 jobs a second; 200 are the rated load. A bound of 160 live jobs is
+0.64 seconds of work. The same load is offered once, ten and a hundred times over, and then once again."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 
 import quern  # noqa: E402
 
-LATENCY_MS, RATED, CAPACITY, JOBS_MAX = 128, 200, 250, 200
+LATENCY_MS, RATED, CAPACITY, JOBS_MAX = 128, 200, 250, 160
 CLASSES = ("interactive", "standard", "background")
 SETTINGS = {"worker": {"children": 2, "slots": 16}, "broker": {"jobs_max": JOBS_MAX}}
 

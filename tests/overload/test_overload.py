@@ -14,7 +14,7 @@ from quern import Quern, until
 
 def test_ten_times_the_load_leaves_those_let_in_as_they_were():
     with rated_quern() as q:
-        usual, burst, calm = offer(q, (1, 2), (10, 3), (1, 6))
+        usual, burst, calm = offer(q, (1, 1.5), (10, 3), (1, 6))
         assert burst["unsent"] == 0 and burst["shed"] > 10 * burst["ended"] / 3
         assert burst["ended"] / 3 > 0.8 * RATED
         assert burst["interactive"]["p50"] < 2 * usual["interactive"]["p50"]
@@ -26,9 +26,9 @@ def test_ten_times_the_load_leaves_those_let_in_as_they_were():
 
 
 def test_who_comes_back_when_told_is_mostly_let_in():
-    truth = overload.honesty(seconds=0.5, after=8)
+    truth = overload.honesty(seconds=0.5, after=6)
     print(f"\nRetry-After: {truth['came_back']} came back when told, {truth['kept']:.0%} were let in")
-    assert truth["came_back"] > 400 and truth["kept"] > 0.5, truth
+    assert truth["came_back"] > 300 and truth["kept"] > 0.5, truth
 
 
 def test_a_flood_of_background_work_leaves_the_other_classes_served():
