@@ -67,7 +67,7 @@ struct parent {
 /* What a child writes: that it lives and, from when it can, that it serves. Small enough to arrive whole. */
 struct said {
     pid_t pid;
-    bool serves;
+    unsigned serves; /* a bool would send bytes that nobody set */
 };
 
 /* In a child. */
