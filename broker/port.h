@@ -92,7 +92,7 @@ void port_fill_welcome(const struct port *port, struct msg_welcome *welcome);
 enum err port_send_welcome(struct peer *peer, struct span header);
 
 /* A connection without a handshake has ended: counted and logged. The hook of a wire, whose arg is the port. */
-void port_stranger(void *port);
+void port_stranger(void *arg);
 
 /* A frame that the table allows and the conversation does not: it is dropped, counted and logged. */
 void port_bad(struct peer *peer, const char *why);
