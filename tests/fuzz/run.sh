@@ -8,8 +8,11 @@ mkdir -p "$build/found/$name" "$build/log" "$build/profile"
 log=$build/log/$name
 set -- -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=256 -print_final_stats=1
 [ ! -f "$dictionary" ] || set -- "$@" -dict="$dictionary"
+set -- "$@" "$build/found/$name" "$corpus"
+known=build-fuzz/found/$name # what the ordinary run has discovered serves the others
+[ ! -d "$known" ] || [ "$build" = build-fuzz ] || set -- "$@" "$known"
 if ! LLVM_PROFILE_FILE=$build/profile/$name timeout $((seconds * 4 + 60)) "$build/fuzz_$name" "$@" \
-    -artifact_prefix="$build/found/$name/" "$build/found/$name" "$corpus" >"$log" 2>&1; then
+    -artifact_prefix="$build/found/$name/" >"$log" 2>&1; then
     grep -v '^#[0-9]' "$log"
     echo "fuzz_$name has found something; again: $build/fuzz_$name FILE, with the file named above"
     exit 1
