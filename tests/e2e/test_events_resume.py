@@ -98,18 +98,18 @@ def test_another_child_goes_on(q):
             servers.add(server)
             for _ in range(6):
                 events.until("token")
-            got += [e for e in events.seen if e.name != "status"]
+            got += events.seen
             last = got[-1].id
             os.kill(server, signal.SIGSTOP)  # the next connection is the other's
         with follow(q, job_id, last=last) as events:
             servers.add(events.child(q))
             events.until("token")
-            got += [e for e in events.seen if e.name != "status"]
+            got += events.seen
             last = got[-1].id
         os.kill(server, signal.SIGCONT)
     assert len(servers) == 2
     with follow(q, job_id, last=last) as events:
-        got += [e for e in events.all() if e.name != "status"]
+        got += events.all()
     check_order(got)
     assert got[-1].name == "done" and "".join(e.json["text"] for e in tokens(got)) == got[-1].json["result"]["content"]
 
@@ -148,7 +148,7 @@ def test_a_reader_does_not_notice_a_death(role):
     with Quern() as q:
         job_id = streaming(q, "death " + LONG)
         got = read_on(q, job_id, lambda: q.restarted(role, q.kill(role)), at=(10, 60))
-        check_order([e for e in got if e.name != "status"])
+        check_order(got)
         assert [e.name for e in got if e.name not in ("status", "token", "progress")] == ["done"]
         assert text_of(got) == got[-1].json["result"]["content"]
         assert got[-1].json["attempt"] == 1 and len(q.upstream.calls_with("death")) == 1
@@ -163,7 +163,7 @@ def test_an_api_child_dies(q):
         before = events.all()
         assert events.ended == "cut"
     with follow(q, job_id, last=before[-1].id) as events:
-        got = [e for e in before + events.all() if e.name != "status"]
+        got = before + events.all()
     check_order(got)
     assert text_of(got) == got[-1].json["result"]["content"]
 
@@ -196,7 +196,7 @@ def test_storms_of_deaths_leave_every_reader_with_the_whole():
         got = read_on(q, ids[0], lambda: q.restarted("broker", q.kill("broker")), at=(5, 30, 60))
         for job_id in ids:
             q.ended(job_id)
-        check_order([e for e in got if e.name != "status"])
+        check_order(got)
         assert text_of(got) == got[-1].json["result"]["content"]
         for job_id in ids[1:]:
             with follow(q, job_id) as events:
@@ -214,7 +214,7 @@ def test_a_reader_that_takes_nothing_is_cut_and_comes_again():
             assert slow.ended == "cut" and tokens(got)
         with follow(q, job_id, last=got[-1].id) as events:
             got += events.all()
-        check_order([e for e in got if e.name != "status"])
+        check_order(got)
         assert text_of(got) == done["result"]["content"]
 
 
