@@ -224,13 +224,6 @@ void stream_flush(struct api *api)
         loop_again(api->loop);
 }
 
-static void end_readers(struct list *readers)
-{
-    struct list *node;
-    while ((node = list_first(readers)))
-        exchange_end(reader_take_out(CONTAINER_OF(node, struct reader, node)), (struct span){0});
-}
-
 void stream_end_all(struct api *api)
 {
     struct watch *w, *after;
@@ -239,8 +232,7 @@ void stream_end_all(struct api *api)
     {
         struct follow *f = w->follow;
         for (struct audience *a = f ? f->audiences : NULL; a; a = a->next) {
-            end_readers(&a->live);
-            end_readers(&a->behind);
+            audience_end_now(a);
             LIST_EACH (node, &a->waiting)
                 CONTAINER_OF(node, struct reader, node)->brief = true;
         }

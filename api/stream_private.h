@@ -1,4 +1,4 @@
-/* What stream.c (readers) and follow.c (jobs) share. */
+/* What stream.c (readers), audience.c (readers of one job in one style) and follow.c (jobs) share. */
 #pragma once
 
 #include "api/stream.h"
@@ -84,12 +84,42 @@ void follow_event(struct follow *f, const struct rec_event *event, struct span b
 /* Gives what is owed, to at most *budget readers. false: to some it still is. Else f may be gone. */
 bool follow_flush(struct follow *f, unsigned *budget);
 
+void follow_touch(struct follow *f); /* its readers are owed something */
+
 /* Up to where a live reader of `a` is to be given. */
 static inline uint64_t audience_end(const struct audience *a)
 {
     return a->fresh_at + a->fresh.len;
 }
 
+/* f->shown, to all. */
+void audience_status(struct audience *a);
+void audience_progress(struct audience *a);
+/* A piece of the log of that run, which begins at `from`: what each has not had of it. */
+void audience_tokens(struct audience *a, uint32_t run, uint64_t from, struct span lines);
+/* Another run began, at f->at; before: where those were who are live. */
+void audience_restart(struct audience *a, const struct position *before);
+/* Who has caught up is given what comes together with the others. */
+void audience_settle(struct audience *a);
+/* Gives what is owed. false: to some it still is, since the budget is used up. */
+bool audience_give(struct audience *a, unsigned *budget);
+
+/* An ended job as it is stored; log: the part of the body that is its last run's. */
+struct ended {
+    const struct rec_ended *record;
+    struct span body, log;
+};
+/* What each has not had, and the end. Those who are live get it with what they are owed. */
+void audience_finish(struct audience *a, const struct ended *ended);
+/* There is no end to be told: whoever waits for a first word is answered with the error, others are cut. */
+void audience_refuse(struct audience *a, enum err error);
+/* Only those who wait for a first word. */
+void audience_fail(struct audience *a, const struct fault *fault);
+/* All others: their answers end as they are. */
+void audience_end_now(struct audience *a);
+
+/* Whether it may be given more of the log: what it does not take would only wait here. */
+bool reader_can_take(const struct reader *r);
 /* Something is known of the job: the answer begins. */
 void reader_begin(struct reader *r);
 /* Bytes of events. The reader may be cut by this, and stays until its connection is freed. */
