@@ -321,7 +321,8 @@ static void linger(struct conn *c)
         conn_break(c);
 }
 
-/* Nothing is read while there is no room, so a reset would go unseen. */
+/* A reset is told as something to read. So it goes unseen while nothing is read, there being no room, and when it came together
+ * with the last bytes: a short read is taken for the end of what there is. */
 static void look_for_reset(struct conn *c)
 {
     int error = 0;
@@ -339,8 +340,11 @@ void conn_serve(struct conn *c)
             linger(c);
     } else if (reads_requests(c)) {
         parse(c);
-        if (c->more && has_room(c) && read_some(c))
+        if (c->more && has_room(c) && read_some(c)) {
             parse(c);
+            if (c->exchanges_count || has_input(c)) /* it would be waited for */
+                look_for_reset(c);
+        }
     }
     if (c->ending)
         tell_left(c);

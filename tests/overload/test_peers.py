@@ -5,6 +5,7 @@ import os
 import resource
 import selectors
 import socket
+import struct
 import threading
 import time
 
@@ -177,3 +178,27 @@ def test_one_who_pipelines_large_answers_does_not_hold_a_child():
         thread.join(10)
         print(f"\nbeside one that pipelines 3.6 MB answers: p99 {busy:.1f} ms, {alone:.1f} ms without")
         assert busy < 300
+
+
+@pytest.mark.long
+def test_clients_that_leave_at_every_byte():
+    """A request that was whole is a job, whoever waits for its answer; half a one is nothing; and no descriptor is left behind."""
+    with Quern(workers=1, api_children=1) as q:
+        q.submit("warm", wait="10s")
+        children, before = q.children("api"), descriptors(q.children("api"))
+
+        def request(key):
+            body = b'{"prompt":"left"}'
+            return (b"POST /v1/jobs HTTP/1.1\r\nHost: q\r\nIdempotency-Key: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                    % (key.encode(), len(body)) + body)
+        size = len(request("000"))
+        for n in range(size + 1):
+            with socket.create_connection(("127.0.0.1", q.port)) as s:
+                s.sendall(request(f"{n:03}")[:n])
+                if n < size:  # gone for good; the whole one closes in order, and has been read
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        until(lambda: len(q.upstream.calls_with("left")) == 1, "the whole one is a job")
+        again = q.request("POST", "/v1/jobs", {"prompt": "left"}, {"Idempotency-Key": f"{size:03}"})
+        assert again.status == 200 and q.ended(again.json["id"])["status"] == "completed"
+        assert len(q.upstream.calls_with("left")) == 1
+        until(lambda: descriptors(children) <= before + 1, "descriptors are back")

@@ -649,6 +649,24 @@ static void test_dripping_gains_nothing(void **state)
     hang_up(c);
 }
 
+/* Its last bytes and the reset have both come when the loop looks. */
+static void test_a_reset_with_the_last_bytes_is_noticed(void **state)
+{
+    struct world *w = *state;
+    setup_server(w);
+    const struct linger reset = {.l_onoff = 1};
+    for (unsigned whole = 0; whole < 2; whole++) {
+        uint64_t accepted = w->server->counts.accepted;
+        struct client *c = dial(w);
+        while (w->server->counts.accepted == accepted)
+            assert_int_equal(event_base_loop(loop_base(w->loop), EVLOOP_ONCE), 0);
+        say(c, whole ? HELD("1") : "GET /now HTTP/1.1\r\nHos");
+        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        hang_up(c);
+        run_until(w, "nobody", nobody);
+    }
+}
+
 static void test_leaving_is_noticed(void **state)
 {
     struct world *w = *state;
@@ -887,6 +905,7 @@ int main(void)
         TEST(test_clocks),
         TEST(test_dripping_gains_nothing),
         TEST(test_leaving_is_noticed),
+        TEST(test_a_reset_with_the_last_bytes_is_noticed),
         TEST(test_half_closed_gets_its_answers),
         TEST(test_leavers_answered_at_once),
         TEST(test_slow_reader),
