@@ -151,6 +151,14 @@ static bool stops_later(struct sched *s, const struct worker *worker, const stru
     return true;
 }
 
+/* Its outcome was taken, and the write it brought is on its way. Should this broker die first, the worker alone has it: it says
+ * it again, and is told to forget it when that is stored. */
+static bool outlives_us(struct sched *s, const struct rec_held *held)
+{
+    const struct job *job = job_table_find(&s->jobs, &held->id);
+    return held->finished && job && job->past && fence_compare(job->past->fence, held->fence) == 0 && job->written > s->stored;
+}
+
 static void judge(struct sched *s, struct worker *worker, const struct msg_hello *hello)
 {
     struct rec_verdict *list = s->verdicts;
@@ -159,7 +167,7 @@ static void judge(struct sched *s, struct worker *worker, const struct msg_hello
         struct lease *lease = claimed(s, worker, held);
         list[i] = (struct rec_verdict){.id = held->id, .fence = held->fence, .verdict = VERDICT_ABORT};
         if (!lease) {
-            list[i].verdict = stops_later(s, worker, held) ? VERDICT_KEEP : VERDICT_ABORT;
+            list[i].verdict = stops_later(s, worker, held) || outlives_us(s, held) ? VERDICT_KEEP : VERDICT_ABORT;
             continue;
         }
         adopt(s, worker, lease);

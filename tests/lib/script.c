@@ -432,7 +432,8 @@ void script_worker(struct script *t, const char *name, struct script_hello hello
         served[msg.served_count] = (struct rec_served){.name = span_str(hello.serves[msg.served_count])};
     for (; hello.held[msg.held_count].job; msg.held_count++) {
         const struct script_held *from = &hello.held[msg.held_count];
-        held[msg.held_count] = (struct rec_held){.id = script_id(from->job), .fence = {SCRIPT_EPOCH, from->n}};
+        held[msg.held_count] =
+            (struct rec_held){.id = script_id(from->job), .fence = {SCRIPT_EPOCH, from->n}, .finished = hello.finished};
     }
     fill_instance(msg.instance, name);
     script_step(t, &(struct input){.type = INPUT_HELLO, .peer = new_session(t, name), .hello = &msg});

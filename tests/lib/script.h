@@ -73,6 +73,7 @@ struct script_hello {
     bool solo;
     const char *serves[8]; /* hash 0; none: "echo" */
     struct script_held held[16];
+    bool finished; /* all of them are */
 };
 void script_worker(struct script *t, const char *name, struct script_hello hello);
 #define worker(t, name, ...) script_worker(t, name, (struct script_hello){__VA_ARGS__})

@@ -129,6 +129,29 @@ static void an_older_run_is_not_taken_for_the_current_one(void **state)
     expect(t, "#6 save job a pending 2", "welcome w a abort", "#7 save job a processing 3", "job w a 3 call 2 echo a @7");
 }
 
+/* Its outcome was taken and is not stored: should this broker die now, the worker alone has it. */
+static void an_outcome_on_its_way_to_the_store_is_kept(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    worker(t, "w", .slots = 2);
+    submit(t, "a");
+    submit(t, "b");
+    stored(t);
+    outcome(t, "w", "a", 1);
+    outcome(t, "w", "b", 2, .kind = KIND_OVERLOAD);
+    gone(t, "w");
+    script_scene(t);
+    worker(t, "w", .slots = 2, .held = {{"a", 1}, {"b", 2}}, .finished = true);
+    expect(t, "welcome w a keep b keep");
+    outcome(t, "w", "a", 1);
+    outcome(t, "w", "b", 2, .kind = KIND_OVERLOAD);
+    expect(t, "release w a 1 @8", "release w b 2 @9");
+    stored_to(t, 9);
+    gone(t, "w");
+    worker(t, "w", .slots = 2, .held = {{"a", 1}, {"b", 2}}, .finished = true);
+    expect(t, "welcome w a abort b abort");
+}
+
 static void nobody_learns_of_a_cancel_before_it_is_stored(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -315,6 +338,7 @@ int main(void)
         cmocka_unit_test(who_says_goodbye_is_not_charged),
         cmocka_unit_test(a_worker_back_in_time_keeps_its_runs),
         cmocka_unit_test(an_older_run_is_not_taken_for_the_current_one),
+        cmocka_unit_test(an_outcome_on_its_way_to_the_store_is_kept),
         cmocka_unit_test(nobody_learns_of_a_cancel_before_it_is_stored),
         cmocka_unit_test(at_most_eight_suspects_share_a_child),
         cmocka_unit_test(a_poisonous_job_ends_in_the_one_slot_child),

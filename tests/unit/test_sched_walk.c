@@ -16,7 +16,7 @@
 #include "tests/lib/core_look.h"
 #include "tests/lib/fault_malloc.h"
 
-#define SEEDS    20
+#define SEEDS    32
 #define STEPS    15000
 #define JOBS     8192 /* submitted in one walk, at most */
 #define LIVE_MAX 120
