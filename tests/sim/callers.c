@@ -104,7 +104,7 @@ static struct fact *make_fact(const struct child *child)
     fact->queue = queues[draw(ARRAY_COUNT(queues))];
     fact->route = routes[draw(ARRAY_COUNT(routes))];
     fact->key = chance(200) ? 1 + (unsigned)draw(KEYS) : 0;
-    fact->poison = !sim.gentle && chance(setup.poison);
+    fact->poison = !sim.gentle && !sim.cuts && chance(setup.poison);
     fact->max_attempts = chance(700) ? 3 : 1 + (uint8_t)draw(2);
     fact->id = id_make(sim.now + sim.wall, broker->shard, ID_STORED, fact->number, &broker->key, span_str(fact->tenant));
     return fact;

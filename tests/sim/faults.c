@@ -34,12 +34,12 @@ static msec a_while(msec usual)
 
 static bool cut(void)
 {
-    network_cut(some_peer(), false);
+    network_cut(some_peer(), chance(500) ? (msec)draw(500) : 0);
     return true;
 }
 static bool cut_silent(void)
 {
-    network_cut(some_peer(), true);
+    network_cut_silently(some_peer());
     return true;
 }
 static bool parted(void)
@@ -133,6 +133,8 @@ static bool store_scripts(void)
 }
 static bool store_older(void)
 {
+    if (sim.synced) /* that is not what it is for */
+        return false;
     server_older((unsigned)draw(chance(500) ? 150 : 15));
     return true;
 }
@@ -153,10 +155,23 @@ static void kill_store(void *a, uint64_t b)
 }
 static bool store_disk(void)
 {
+    if (sim.synced)
+        return false;
     server_slow_disk(200 + (msec)draw(2500));
     if (chance(300))
         later((msec)draw(1500), kill_store, NULL, 0);
     return true;
+}
+static bool replica_cut(void)
+{
+    server_cut_replica(a_while(1500));
+    return sim.synced;
+}
+static bool failed_over(void)
+{
+    if (sim.synced)
+        server_fail_over();
+    return sim.synced;
 }
 static bool clock_wall(void)
 {
@@ -209,6 +224,8 @@ static const struct {
     {TROUBLE_STORE_OLDER, store_older},
     {TROUBLE_STORE_FILLED, store_filled},
     {TROUBLE_STORE_DISK, store_disk},
+    {TROUBLE_REPLICA_CUT, replica_cut},
+    {TROUBLE_FAILED_OVER, failed_over},
     {TROUBLE_CLOCK_WALL, clock_wall},
     {TROUBLE_CLOCK_STORE, clock_store},
     {TROUBLE_PAUSE, pause_some},
@@ -239,11 +256,23 @@ static void strike(void *a, uint64_t b)
     later(50 + (msec)draw(chance(200) ? 200 : 4000), strike, NULL, 0);
 }
 
+static unsigned kind_of(enum trouble trouble)
+{
+    unsigned kind = 0;
+    while (kinds[kind].trouble != trouble)
+        kind++;
+    return kind;
+}
+
 void faults_begin(void)
 {
     chosen = 0;
     for (unsigned i = 1 + (unsigned)draw(6); i; i--)
         chosen |= 1ull << draw(ARRAY_COUNT(kinds));
+    if (sim.cuts)
+        chosen = 1; /* the first kind */
+    if (sim.synced)
+        chosen |= 1ull << kind_of(TROUBLE_FAILED_OVER) | 1ull << kind_of(TROUBLE_REPLICA_CUT);
     if (!sim.gentle)
         later(500 + (msec)draw(2000), strike, NULL, 0);
 }

@@ -55,6 +55,7 @@ void setup_begin(void)
     conf->routes = routes;
     conf->routes_count = ARRAY_COUNT(routes);
     conf->credentials_count = 0;
+    conf->redis.replicas = sim.synced ? 1 : 0;
     setup.brokers = chance(500) ? 2 : 1;
     setup.apart = setup.brokers > 1 && chance(500);
     conf->api.broker = setup.apart ? "ipc:///one/api.sock,ipc:///two/api.sock" : "ipc:///one/api.sock";
@@ -95,7 +96,9 @@ static msec run_seed(uint64_t seed)
 {
     world_begin(seed);
     sim.gentle = chance(60);
-    sim.rough = chance(250);
+    sim.cuts = !sim.gentle && chance(60);
+    sim.rough = !sim.cuts && chance(250);
+    sim.synced = chance(150);
     setup_begin();
     truth_begin();
     server_begin();

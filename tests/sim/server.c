@@ -35,7 +35,8 @@ static struct server {
     char loaded[SCRIPTS][41];
     unsigned loaded_count;
     uint64_t written;    /* position: what survives a kill */
-    uint64_t replicated; /* what the replica has */
+    uint64_t replicated; /* what the replica may have … */
+    uint64_t vouched;    /* … and what WAIT has said it has */
     msec replica_cut_until;
     struct request *queue, **queue_end; /* while it is stalled */
     struct line *lines[LINES_MAX];
@@ -190,7 +191,10 @@ static void end_wait(void *a, uint64_t position)
     if (!line->open || !line->waits)
         return;
     disk_goes_on();
-    answer(line, reply_number(server.replicated >= position ? 1 : 0));
+    bool has_it = server.replicated >= position;
+    if (has_it)
+        server.vouched = MAX(server.vouched, position);
+    answer(line, reply_number(has_it));
     line->waits = false;
     struct request *behind = line->behind;
     line->behind = NULL;
@@ -350,6 +354,24 @@ void server_older(unsigned commands)
         hang_up(server.lines[i]);
     server.loaded_count = 0;
     disk_goes_on();
+}
+
+void server_cut_replica(msec for_ms)
+{
+    disk_goes_on();
+    server.replica_cut_until = MAX(server.replica_cut_until, sim.now + for_ms);
+}
+
+void server_fail_over(void)
+{
+    if (server.down)
+        return;
+    disk_goes_on();
+    uint64_t lead = server.replicated - server.vouched, to = server.vouched + draw(lead + 1);
+    TRACE("Redis is lost, its replica has all but the last %llu commands", (unsigned long long)(data_position() - to));
+    server_older((unsigned)(data_position() - to));
+    server.replica_cut_until = 0;
+    server.vouched = server.replicated = data_position();
 }
 
 void server_refuse(enum refusal refusal, msec for_ms)

@@ -38,6 +38,9 @@ void server_refuse(enum refusal refusal, msec for_ms);
 void server_forget_scripts(void);
 /* Comes back at once, as it was so many commands ago. */
 void server_older(unsigned commands);
+void server_cut_replica(msec for_ms);
+/* Redis is lost, and its replica is the master from now on: with what WAIT has vouched for, and perhaps more. */
+void server_fail_over(void);
 void server_clock(msec jump_ms);
 /* Used memory in percent of maxmemory, as INFO says it. */
 void server_fill(unsigned percent);

@@ -23,6 +23,7 @@ struct proc {
     unsigned host;
     struct loop *loop;
     bool alive, frozen, missed;       /* missed: a wake-up while it was frozen */
+    msec cut_until;                   /* it cannot connect before */
     msec wake_at;                     /* of the wake-up that counts; others are void */
     uint32_t life;                    /* which of those that had this place */
     void (*ended)(struct proc *proc); /* its loop has stopped */
@@ -37,7 +38,9 @@ struct world {
     msec true_wall; /* … and would be, had it not been set */
     bool calm;      /* no more trouble from now on */
     bool rough;     /* the network also loses, doubles and reorders what TCP would not */
-    bool gentle;    /* a seed without any trouble */
+    bool gentle;    /* a world without any trouble */
+    bool cuts;      /* one whose only trouble is that connections are cut for half a second at most */
+    bool synced;    /* a replica counts: what is acknowledged survives the loss of Redis and of any broker */
     bool unsure;    /* Redis's clock was set: who leads cannot be known from it for a while */
     bool split;     /* nobody knows who leads (truth.c) */
     bool tracing;

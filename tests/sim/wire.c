@@ -170,10 +170,10 @@ static struct wire *binder(const char *name)
     return found;
 }
 
-/* ZeroMQ's: 20 ms doubling to 250, each with up to 20 more (wire.c sets them). */
+/* ZeroMQ's: 20 ms doubling to 60, each with up to 20 more (proto/wire.c). */
 static msec reconnect_ms(struct wire *dealer)
 {
-    return MIN(20 << MIN(dealer->tries++, 4u), 250) + (msec)draw(20);
+    return MIN(20 << MIN(dealer->tries++, 4u), 60) + (msec)draw(20);
 }
 
 static void try_connect(void *a, uint64_t b)
@@ -182,7 +182,8 @@ static void try_connect(void *a, uint64_t b)
     if (dealer->dead || !dealer->proc->alive || dealer->conn)
         return;
     struct wire *router = binder(dealer->name);
-    if (!router || router->proc->frozen || sim.now < parted_until) {
+    bool cut_off = sim.now < parted_until || sim.now < dealer->proc->cut_until;
+    if (!router || router->proc->frozen || cut_off) {
         if (dealer->hooks.refused && !router)
             tell(dealer, TOLD_REFUSED);
         later(reconnect_ms(dealer), try_connect, dealer, 0);
@@ -205,20 +206,32 @@ static struct conn *conn_of_proc(struct proc *proc, struct wire **ret_wire)
     return NULL;
 }
 
-void network_cut(struct proc *proc, bool silent)
+void network_cut(struct proc *proc, msec for_ms)
+{
+    struct wire *wire;
+    struct conn *conn = conn_of_proc(proc, &wire);
+    TRACE("%s is cut off for %lld ms", proc->name, (long long)for_ms);
+    proc->cut_until = sim.now + for_ms;
+    if (conn && !conn->hole)
+        cut(conn);
+}
+
+static void make_hole(struct conn *conn)
+{
+    conn->hole = true;
+    conn->until_at[0] = conn->until_at[1] = sim.now;
+    later(SILENCE_MS, notice, conn, 0);
+    later(SILENCE_MS + (msec)draw(50), notice, conn, 1);
+}
+
+void network_cut_silently(struct proc *proc)
 {
     struct wire *wire;
     struct conn *conn = conn_of_proc(proc, &wire);
     if (!conn || conn->hole)
         return;
-    TRACE("the connection of %s is cut%s", proc->name, silent ? " in silence" : "");
-    if (silent) {
-        conn->hole = true;
-        conn->until_at[0] = conn->until_at[1] = sim.now;
-        later(SILENCE_MS, notice, conn, 0);
-        later(SILENCE_MS + (msec)draw(50), notice, conn, 1);
-    } else
-        cut(conn);
+    TRACE("the connection of %s is cut in silence", proc->name);
+    make_hole(conn);
 }
 
 void network_part(msec for_ms)
@@ -226,12 +239,8 @@ void network_part(msec for_ms)
     TRACE("the network is parted for %lld ms", (long long)for_ms);
     parted_until = MAX(parted_until, sim.now + for_ms);
     for (uint32_t i = 1; i < conns_count; i++)
-        if (conns[i]->open[0] && conns[i]->open[1] && !conns[i]->hole) {
-            conns[i]->hole = true;
-            conns[i]->until_at[0] = conns[i]->until_at[1] = sim.now;
-            later(SILENCE_MS, notice, conns[i], 0);
-            later(SILENCE_MS + (msec)draw(50), notice, conns[i], 1);
-        }
+        if (conns[i]->open[0] && conns[i]->open[1] && !conns[i]->hole)
+            make_hole(conns[i]);
 }
 
 void network_heal(void)

@@ -6,8 +6,10 @@
 #include "tests/sim/sim.h"
 
 void network_begin(void);
-/* The connection of this process is cut, if it has one. silent: as when a cable is pulled, both ends notice after seconds. */
-void network_cut(struct proc *proc, bool silent);
+/* The connection of this process is cut, if it has one, and it can make no other for so long. */
+void network_cut(struct proc *proc, msec for_ms);
+/* The same as when a cable is pulled: both ends notice after seconds. */
+void network_cut_silently(struct proc *proc);
 /* Nothing connects and nothing arrives between peers and brokers for so long. */
 void network_part(msec for_ms);
 /* Everything in flight is left alone, and what was cut silently is cut. */

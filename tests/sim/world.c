@@ -25,7 +25,7 @@ bool chance(unsigned per_thousand)
 }
 bool strikes(enum trouble trouble, unsigned per_thousand)
 {
-    if (sim.calm || sim.gentle || !chance(per_thousand))
+    if (sim.calm || sim.gentle || sim.cuts || !chance(per_thousand))
         return false;
     note(trouble);
     return true;
