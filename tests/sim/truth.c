@@ -155,8 +155,10 @@ static void redriven(struct fact *fact)
 {
     TRACE("Redis has job %u live again", fact->number);
     MUST(fact->redriven || fact->excused, "job %u lives again, and nobody asked for it", fact->number);
-    if (!fact->undone)
+    if (!fact->undone) {
         note(TROUBLE_REDRIVEN);
+        fact->redrives++;
+    }
     fact->old_runs = fact->forgiven_runs = fact->run;
     fact->left = fact->fence;
     fact->ended = false;
@@ -209,7 +211,7 @@ static void end_stored(struct fact *fact, struct span value)
     MUST(record_unpack(&record, RECORD_ENDED, value) == ERR_OK, "job %u: the record of its end cannot be read", fact->number);
     const struct rec_ended *end = &record.ended;
     struct span result = span_of(record.body.data + end->display_bytes, end->result_bytes);
-    uint64_t print = print_of(result, end->kind);
+    uint64_t print = print_of(result, end->kind + (uint64_t)end->completed_at * 64);
     struct span shown = span_of(record.body.data, end->display_bytes);
     MUST(state_is_terminal(end->state), "job %u ends in state %u", fact->number, end->state);
     MUST(!shown.len || span_equal(shown, fact_display(fact)), "job %u is shown as another", fact->number);
@@ -237,7 +239,8 @@ static void end_stored(struct fact *fact, struct span value)
     fact->run = MAX(fact->run, end->run);
     fact->end_state = end->state;
     fact->end_print = print;
-    fact->undone &= print != fact->prints[fact->prints_count - 1]; /* else Redis has its latest end again */
+    bool latest = print == fact->prints[fact->prints_count - 1] && fact->prints_count > fact->redrives;
+    fact->undone &= !latest;
     TRACE("Redis has the end of job %u: %s %s", fact->number, state_name(end->state), kind_name(end->kind));
 }
 

@@ -32,7 +32,7 @@ struct fact {
     uint8_t end_state;
     uint64_t end_print;
     uint64_t prints[ENDS_MAX]; /* of all its ends: one more with each redrive */
-    unsigned prints_count;
+    unsigned prints_count, redrives;
     uint32_t old_runs;        /* before it was redriven: their failures do not count any more */
     uint32_t forgiven_runs;   /* before the settings were read again: deployments that refused them may be used */
     uint8_t refused_by;       /* deployments, as bits */
