@@ -94,6 +94,28 @@ def test_a_broker_without_descriptors_loses_nothing():
         assert len(q.upstream.calls_with("running")) == 1  # adopted, not repeated
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("role", ["api", "worker"])
+def test_a_parent_that_cannot_fork_tries_again(role):
+    with Quern(workers=1) as q:
+        parent, victim = q.pid(role), q.children(role)[0]
+        tracer = subprocess.Popen(["strace", "-p", str(parent), "-qq", "-o", str(q.state / "strace.log"), "-e", "trace=clone,clone3,fork,vfork",
+                                   "-e", "inject=clone,clone3,fork,vfork:error=EAGAIN"])
+        try:
+            until(lambda: "TracerPid:\t0\n" not in pathlib.Path(f"/proc/{parent}/status").read_text(), "it is traced")
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: (q.state / "strace.log").read_text().count("EAGAIN") >= 2, "it has tried twice")
+            share, tries = busy_share(parent), (q.state / "strace.log").read_text().count("EAGAIN")
+            assert len(q.children(role)) == 1 and alive(parent)
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            tracer.wait(10)
+        print(f"\na parent of {role} that cannot fork: {share:.0%} of a core, {tries} tries in some seconds")
+        assert share < 0.1 and tries < 40
+        until(lambda: len(q.children(role)) == 2, "the child is back", 30)
+        assert q.submit("after", wait="20s")["status"] == "completed"
+
+
 class MemoryGroup:
     """A memory cgroup, of whichever version this machine has."""
 
