@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "lib")]
 
 from checker import check, report  # noqa: E402
-from hand import provider_ports  # noqa: E402
+from hand import ports_of, provider_sockets  # noqa: E402
 from history import jobs_of  # noqa: E402
 from queued import fill  # noqa: E402
 from quern import Quern, until  # noqa: E402
@@ -49,7 +49,8 @@ def killed_with_jobs(q, jobs, name, latency_ms):
     before = q.upstream.stats()["arrived"]
     ids = [q.submit(f"{name}-{i} [[latency_ms={latency_ms}]]")["id"] for i in range(jobs)]
     until(lambda: q.upstream.stats()["arrived"] == before + jobs, "all are called")
-    shares = {pid: provider_ports(pid, q.upstream.port) for pid in q.children("worker")}
+    sockets = provider_sockets(q.upstream.port)
+    shares = {pid: ports_of(pid, sockets) for pid in q.children("worker")}
     victim = max(shares, key=lambda pid: len(shares[pid]))
     os.kill(victim, signal.SIGKILL)
     killed_ms = time.monotonic() * 1000

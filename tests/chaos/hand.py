@@ -30,20 +30,26 @@ CUTS_S = (0.0, 0.05, 0.25, 2.0)  # shorter and longer than a worker may be away 
 STORMS = ({"fault": "status_429", "retry_after": "1"}, {"latency_ms": 1500})
 
 
-def provider_ports(pid, provider_port):
-    """The local ports of this process's sockets to the provider: how its record knows whose call it was."""
-    inodes, ports = set(), []
+def provider_sockets(provider_port):
+    """Every socket of this machine to the provider: inode -> local port."""
+    out, mark = {}, f":{provider_port:04X}"
+    with open("/proc/net/tcp") as f:
+        for line in f:
+            fields = line.split()
+            if fields[2].endswith(mark):
+                out[fields[9]] = int(fields[1].split(":")[1], 16)
+    return out
+
+
+def ports_of(pid, sockets):
+    """The local ports of this process's sockets to the provider: how the provider's record knows whose call it was."""
+    ports = set()
     with contextlib.suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
                 link = os.readlink(f"/proc/{pid}/fd/{fd}")
-                if link.startswith("socket:["):
-                    inodes.add(link[8:-1])
-        with open(f"/proc/{pid}/net/tcp") as f:
-            for line in f:
-                fields = line.split()
-                if fields[9] in inodes and fields[2].endswith(f":{provider_port:04X}"):
-                    ports.append(int(fields[1].split(":")[1], 16))
+                if link.startswith("socket:[") and link[8:-1] in sockets:
+                    ports.add(sockets[link[8:-1]])
     return ports
 
 
@@ -52,10 +58,20 @@ class Hand:
         self.q, self.history, self.children, self.wires = q, history, children, list(wires)
         self.solo_at = 0.0
         self.holding = set()
+        self.ports = {}  # of every worker child, all that it was seen with
         self.acts = acts or ACTS
         self.seed, self.number, self.rng = seed, 0, None
         self.deaths = {"broker": 0.0, "redis": 0.0}
         self.done = Counter()  # (what, role, child)
+
+    def look(self):
+        """Whose sockets are whose, before they are closed."""
+        sockets = provider_sockets(self.q.upstream.port)
+        for pid in self.q.children("worker"):
+            self.ports.setdefault(pid, set()).update(ports_of(pid, sockets))
+
+    def ports_of(self, pid):
+        return self.ports.get(pid, set()) | ports_of(pid, provider_sockets(self.q.upstream.port))
 
     def pick(self, weights):
         return self.rng.choices(list(weights), list(weights.values()))[0]
@@ -65,6 +81,7 @@ class Hand:
         self.number += 1
         self.rng = random.Random(f"{self.seed} act {self.number}")
         pause = self.rng.choice(pauses)
+        self.look()
         await getattr(self, self.pick(self.acts))()
         await asyncio.sleep(pause)
 
@@ -116,7 +133,7 @@ class Hand:
         with contextlib.suppress(ProcessLookupError):
             if role == "worker" and child:  # held while its sockets are looked at: none may come after the look
                 os.kill(pid, signal.SIGSTOP)
-                ports = provider_ports(pid, self.q.upstream.port)
+                ports = self.ports_of(pid)
             os.kill(pid, signal.SIGKILL)
             self.note("kill", role, child, pid, ports)
         if not child:
@@ -135,7 +152,7 @@ class Hand:
         began = time.monotonic()
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
-            ports = provider_ports(pid, self.q.upstream.port) if role == "worker" and child else ()
+            ports = self.ports_of(pid) if role == "worker" and child else ()
             try:
                 await asyncio.sleep(seconds)
             finally:

@@ -22,7 +22,7 @@ from history import jobs_of  # noqa: E402
 from peace import broken_peace  # noqa: E402
 from world import World, run_to_end  # noqa: E402
 
-PAUSES_S = (0.2, 0.4, 0.8)
+PAUSES_S = (0.1, 0.3, 0.5)
 LEASE_MS = 5000  # nobody is held still here: a machine that is too busy should not look as if somebody were
 
 

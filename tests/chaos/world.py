@@ -17,6 +17,7 @@ from quern import BUILD, Quern, until
 from streams import Reader
 
 LEASE_MS = 2000  # shorter than the longest time for which the hand holds a worker still
+STOP_MS = 60000  # longer than the store is ever away: what a draining child has finished is stored before it leaves
 END_WITHIN_S = 120  # jobs that met two crashes queue for the one-slot child
 WIRED = ("api", "worker")
 
@@ -26,7 +27,7 @@ class World:
 
     def __init__(self, children=2, wires=WIRED, lease_ms=LEASE_MS):
         def settings(state):
-            out = {"broker": {"lease_ms": lease_ms}, "api": {"submit_ms": 3000}, "worker": {"stop_ms": 10000}}
+            out = {"broker": {"lease_ms": lease_ms}, "api": {"submit_ms": 3000}, "worker": {"stop_ms": STOP_MS}}
             for role in wires:
                 out[role]["broker"] = f"ipc://{state}/cut-{role}.sock"
             return out
