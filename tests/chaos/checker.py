@@ -14,6 +14,7 @@ from history import TERMINAL, History, born_ms, jobs_of, story
 
 Wrong = namedtuple("Wrong", "rule job sentence")
 ANSWER = re.compile(r"echo (\d+): (.*)", re.S)
+AWAKE_S = 0.5    # a worker that is let go first does what waited in its sockets, under leases that are nearly over
 THROTTLED = 429  # uses no attempt
 
 
@@ -31,7 +32,8 @@ class Run:
         """The fault that took the worker which had this call before the next one was made; None: there was none. A worker cut off for
         longer than it may be away has its jobs taken as if it had died."""
         for fault in self.workers:
-            if call["port"] in fault["ports"] and call["at"] <= fault["until"] and fault["t"] <= before:
+            until = fault["until"] + (AWAKE_S if fault["what"] == "stop" else 0)
+            if call["port"] in fault["ports"] and call["at"] <= until and fault["t"] <= before:
                 return fault
         return next((f for f in self.long_cuts if call["at"] <= f["until"] and f["t"] <= before), None)
 
