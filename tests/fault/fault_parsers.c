@@ -144,6 +144,17 @@ static enum err read_spec(void *arg)
     return e;
 }
 
+static enum err read_change(void *arg)
+{
+    const struct spec_caller caller = {.tenant = span_str("t"), .request_id = span_str("r"), .wall_ms = 1767322800000};
+    struct spec_change change = {0};
+    struct spec_fault fault = {0};
+    enum err e =
+        spec_read_change(span_str("{\"priority\":\"high\",\"deadline\":\"2026-01-03T00:00:00Z\"}"), &caller, &change, &fault);
+    assert((e == ERR_OK) == (change.deadline != 0));
+    return e;
+}
+
 static enum err show_job(void *arg)
 {
     AUTO(json_out_done) struct json_out out = {0};
@@ -166,6 +177,7 @@ static enum err show_job(void *arg)
 static void submits_and_jobs(void **state)
 {
     sweep_corpus("spec_read", "spec", read_spec);
+    fault_tell("spec_read_change", fault_sweep("spec_read_change", read_change, NULL, NULL));
     fault_tell("job_from_view, job_from_ended …", fault_sweep("job", show_job, NULL, NULL));
 }
 

@@ -101,14 +101,14 @@ class Scratch:
         """Builds what the catcher stands on, and runs it."""
         kind, what, test = catcher
         program = f"{self.build}/tests/{what}"
-        goals = {"unit": [program], "e2e": ["all", f"{self.build}/quern-upstream"], "sim": []}[kind]
-        code, said = self.run(["make", f"BUILD={self.build}", *goals], BUILD_S) if goals else (0, "")
+        goals = {"unit": [program], "e2e": ["all", f"{self.build}/quern-upstream"], "sim": [f"{self.build}/quern-sim"]}[kind]
+        code, said = self.run(["make", f"BUILD={self.build}", *goals], BUILD_S)
         if code != 0:
             wrong = [line for line in said.splitlines() if re.search(r"error|undefined|\*\*\*", line)]
             raise Trouble("does not build: " + " | ".join(wrong)[:300])
         argv = {"unit": [program],
                 "e2e": ["/usr/bin/python3", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", what],
-                "sim": ["make", f"BUILD={self.build}", "sim", f"SEEDS={what}"]}[kind]
+                "sim": [f"{self.build}/quern-sim", "--seeds", what]}[kind]
         return self.run(argv, CATCH_S, QUERN_TEST=test)
 
 
@@ -201,9 +201,12 @@ def main():
     options.add_argument("--check", action="store_true", help="only whether patches apply and their catchers exist")
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--only", default="")
+    options.add_argument("--sim", metavar="SEEDS", help="instead of its catcher: does the simulation see it?")
     options = options.parse_args()
     bugs, wrong = load(options.only)
     wrong += applies(bugs)
+    for bug in bugs if options.sim else ():
+        bug.kind, bug.what, bug.test = "sim", options.sim, ""
     if options.check or wrong or not bugs:
         print(f"{len(bugs)} planted bugs, {wrong} of them unusable")
         sys.exit(wrong > 0 or not bugs)
