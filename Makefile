@@ -184,7 +184,7 @@ help: ## this list
 	@cat $(filter-out %.d,$(MAKEFILE_LIST)) | sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' | expand -t 22
 
 clean: ## remove what was built
-	rm -rf build build-asan build-coverage build-tsan build-fuzz build-fuzz-coverage build-msan compile_commands.json
+	rm -rf build build-asan build-coverage build-tsan build-fuzz build-fuzz-coverage build-msan build-mutants compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 .PHONY: all install packages packages-run packages-check packages-bench packages-lint up down units test e2e check check-asan bench format format-check help clean $(RUNS)
