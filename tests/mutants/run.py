@@ -60,7 +60,7 @@ class Scratch:
     """A copy of the tree in which bugs come and go."""
 
     def __init__(self, where, build):
-        self.where, self.build = where, build
+        self.where, self.build, self.whole = where, build, {}
         self.env = {**os.environ, "QUERN_BUILD": str(where / build), "CCACHE_NOHASHDIR": "1"}
         for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
             self.env.pop(name, None)
@@ -87,15 +87,20 @@ class Scratch:
                 said, _ = process.communicate()
                 return None, said
 
+    def plant(self, bug):
+        self.whole = {file: (self.where / file).read_bytes() for file in bug.files}
+        self.patch(bug)
+
     def patch(self, bug, *options):
         code, said = self.run(["patch", "-p1", "--fuzz=2", "--forward", "--batch", "--no-backup-if-mismatch",
                                "-r", "-", "-i", str(bug.path), *options], 60)
         if code:
             raise Trouble("does not apply: " + " ".join(said.split())[:300])
 
-    def heal(self, bug):
-        for file in bug.files:
-            shutil.copy(TREE / file, self.where / file)  # newer than its object: built again
+    def heal(self):
+        for file, content in self.whole.items():
+            (self.where / file).write_bytes(content)  # newer than its object: built again
+        self.whole = {}
 
     def catch(self, catcher):
         """Builds what the catcher stands on, and runs it."""
@@ -122,7 +127,7 @@ class Hunt:
 
     def __init__(self, bugs):
         self.waiting, self.lock = queue.SimpleQueue(), threading.Lock()
-        self.healthy, self.failures, self.width = {}, 0, max(len(bug.name) for bug in bugs)
+        self.healthy, self.missed, self.width = {}, [], max(len(bug.name) for bug in bugs)
         for bug in bugs:
             self.waiting.put(bug)
 
@@ -146,7 +151,7 @@ class Hunt:
         try:
             self.sound(scratch, bug.catcher)
             began = time.monotonic()
-            scratch.patch(bug)
+            scratch.plant(bug)
             code, _ = scratch.catch(bug.catcher)
             if code is None:
                 raise Trouble(f"{named(bug.catcher)} said nothing within {CATCH_S} s")
@@ -155,9 +160,9 @@ class Hunt:
             word = named(bug.catcher)
         except Trouble as trouble:
             word = str(trouble)
-            self.failures += 1
+            self.missed.append(bug.name)
         finally:
-            scratch.heal(bug)
+            scratch.heal()
         print(f"{bug.name:{self.width}}  {time.monotonic() - began:6.1f}  {word}", flush=True)
 
     def work(self, scratch):
@@ -220,8 +225,8 @@ def main():
     for thread in threads:
         thread.join()
     shutil.rmtree(home, ignore_errors=True)
-    print(f"{len(bugs) - hunt.failures} of {len(bugs)} bugs caught")
-    sys.exit(hunt.failures > 0)
+    print(f"{len(bugs) - len(hunt.missed)} of {len(bugs)} bugs caught")
+    sys.exit(bool(hunt.missed))
 
 
 if __name__ == "__main__":
