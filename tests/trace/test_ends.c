@@ -153,6 +153,15 @@ static void a_body_that_is_nowhere_fails_as_lost(void **state)
     expect(t, "#4 save ended a failed lost \"its body is nowhere any more\" [w] for 86400000", "#5 drop body a in 86400000");
 }
 
+static void a_body_of_another_length_is_none(void **state)
+{
+    AUTO(script_free) struct script *t = with_a_body_elsewhere();
+    worker(t, "w", .slots = 1);
+    script_scene(t);
+    found_body(t, "a", "<a>hello and more");
+    expect(t, "#4 save ended a failed lost \"its body is nowhere any more\" [w] for 86400000", "#5 drop body a in 86400000");
+}
+
 static void another_tenant_sees_nothing(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -322,6 +331,7 @@ int main(void)
         cmocka_unit_test(an_end_without_its_display_part_is_an_end),
         cmocka_unit_test(an_outcome_waits_for_the_display_part_too),
         cmocka_unit_test(a_body_that_is_nowhere_fails_as_lost),
+        cmocka_unit_test(a_body_of_another_length_is_none),
         cmocka_unit_test(another_tenant_sees_nothing),
         cmocka_unit_test(forgotten_after_its_end),
         cmocka_unit_test(forgetting_a_job_leaves_its_key_to_who_used_it_again),
