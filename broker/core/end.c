@@ -212,6 +212,25 @@ enum err on_cancel(struct sched *s, const struct input *in)
 
 /* ---- ended jobs ---- */
 
+static struct span request_tenant(const struct request *request)
+{
+    return span_of(request->tenant, request->tenant_len);
+}
+
+/* The request is the table's then. ERR_NOMEM. */
+static enum err ask_ended(struct sched *s, struct request **request)
+{
+    struct lookup_key key = lookup_key_id(LOOKUP_ENDED, &(*request)->id);
+    bool ask;
+    enum err e = lookup_add(&s->lookups, &key, *request, &ask);
+    if (e)
+        return e;
+    *request = NULL;
+    if (ask)
+        ask_store(s, &key);
+    return ERR_OK;
+}
+
 enum err ended_ask(struct sched *s, const struct input *in, enum request_type type, uint64_t ref, const struct id *id,
                    struct span tenant)
 {
@@ -229,15 +248,9 @@ enum err ended_ask(struct sched *s, const struct input *in, enum request_type ty
     request->id = *id;
     request->tenant_len = (uint8_t)tenant.len;
     memcpy(request->tenant, tenant.data, tenant.len);
-    struct lookup_key key = lookup_key_id(LOOKUP_ENDED, id);
-    bool ask;
-    if (lookup_add(&s->lookups, &key, request, &ask)) {
-        free(request);
-        return ERR_NOMEM;
-    }
-    if (ask)
-        ask_store(s, &key);
-    return ERR_OK;
+    enum err e = ask_ended(s, &request);
+    request_free(s, &request);
+    return e;
 }
 
 /* A key lives for idem_ttl_ms from the submit that made its job; after that it may be another job's, and a record may be kept
@@ -268,19 +281,30 @@ static void forget_found(struct sched *s, const struct request *request, const s
     answer(s, request->peer, request->ref, &request->id, ended ? ERR_OK : ERR_NOT_LIVE, number);
 }
 
+/* A write has changed the record since it was asked for: the job lives again, or what there is now must be read. */
+static void answered_too_late(struct sched *s, struct request **request)
+{
+    const struct job *job = sched_find(s, &(*request)->id, request_tenant(*request));
+    enum err e = job ? ERR_CONFLICT : ask_ended(s, request);
+    if (e)
+        answer(s, (*request)->peer, (*request)->ref, &(*request)->id, e, job ? job->written : 0);
+}
+
 enum err ended_answered(struct sched *s, const struct input *in, bool known)
 {
     const struct rec_ended *ended = in->type == INPUT_FOUND ? in->found.ended : NULL;
     struct lookup_key key = lookup_key_id(LOOKUP_ENDED, in->type == INPUT_FOUND ? &in->found.key.id : &in->absent.key.id);
     struct list requests;
-    bool ignored, forgotten = false;
-    enum err e = lookup_take(s, &key, &requests, &ignored);
+    bool touched = false, forgotten = false;
+    enum err e = lookup_take(s, &key, &requests, &touched);
     for (struct list *node; !e && (node = list_first(&requests));) {
         struct request *request = CONTAINER_OF(node, struct request, node);
         list_remove(node);
-        bool mine = ended && span_equal(ended->spec.tenant, span_of(request->tenant, request->tenant_len));
+        bool mine = ended && span_equal(ended->spec.tenant, request_tenant(request));
         if (!known) {
             answer(s, request->peer, request->ref, &request->id, ERR_STORE, 0);
+        } else if (touched) {
+            answered_too_late(s, &request);
         } else if (request->type == REQUEST_RETRY) {
             redrive_found(s, &request, mine && !forgotten ? ended : NULL);
         } else {

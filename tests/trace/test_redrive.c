@@ -146,6 +146,21 @@ static void forgotten_meanwhile(void **state)
     expect(t, "answer api b not_live");
 }
 
+/* Read before it lived again: acted upon, that answer would take the body of a job that runs. */
+static void who_forgets_it_as_it_comes_to_life_is_refused(void **state)
+{
+    AUTO(script_free) struct script *t = script_new();
+    script_scene(t);
+    retry(t, "a");
+    found_record(t, LOOKUP_ENDED, "a", failed());
+    forget(t, "a");
+    found_body(t, "a", "again");
+    expect(t, "lookup ended a", "lookup body a", "lookup ended a", "#1 save body a", "#2 drop ended a",
+           "#3 save job a pending 0:0", "answer api a pending/unserved progress 0 calls 0 @3");
+    found_record(t, LOOKUP_ENDED, "a", failed());
+    expect(t, "answer api a conflict @3");
+}
+
 static void the_same_submit_and_its_withdrawal_leave_it_alone(void **state)
 {
     AUTO(script_free) struct script *t = script_new();
@@ -187,6 +202,7 @@ int main(void)
         cmocka_unit_test(a_body_that_is_gone_or_not_known),
         cmocka_unit_test(two_who_ask_have_one_job),
         cmocka_unit_test(forgotten_meanwhile),
+        cmocka_unit_test(who_forgets_it_as_it_comes_to_life_is_refused),
         cmocka_unit_test(the_same_submit_and_its_withdrawal_leave_it_alone),
         cmocka_unit_test(bounds_hold_for_it_too),
     };
