@@ -4,12 +4,13 @@ room (P1, P6)."""
 import contextlib
 import http.client
 import os
+import signal
 import time
 
 import pytest
 
 import disks
-from quern import until
+from quern import alive, until
 
 FAST = {"broker": {"lease_ms": 1500, "stall_ms": 500}, "api": {"submit_ms": 1500}}
 
@@ -97,3 +98,23 @@ def test_full_memory_stops_submits_while_outcomes_are_stored():
         until(lambda: submit(q, "after").status == 202, "there is room again", 30, every=0.05)
         print(f"\nmaxmemory: {len(jobs)} jobs taken, refused at {used / most:.0%}; taken again {time.monotonic() - began:.1f} s after the last "
               "end")
+
+
+@pytest.mark.long
+def test_an_end_that_redis_could_not_write_outlives_redis():
+    """Redis answers before it finds the disk full, and keeps what it could not write in memory: the ring keeps it as well."""
+    with quern_on(64) as q:
+        job = q.submit({"prompt": "large [[tokens=50000]]", "delay_ms": 300})["id"]  # 200 KB
+        ballast = leave_room(q.data, 64)
+        done = q.ended(job)
+        assert done["status"] == "completed"
+        until(lambda: "Short write" in q.logs("redis"), "Redis finds no room")
+        time.sleep(6)  # longer than the ring keeps what is stored: RING_KEEP_MAX_MS
+        redis = q.pid("redis")
+        os.kill(q.run.pid, signal.SIGSTOP)  # or it would start Redis before there is room
+        os.kill(redis, signal.SIGKILL)
+        until(lambda: not alive(redis), "Redis is dead")
+        os.unlink(ballast)
+        os.kill(q.run.pid, signal.SIGCONT)
+        again = q.ended(job)
+        assert again["status"] == "completed" and again["result"] == done["result"]
