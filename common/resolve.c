@@ -11,10 +11,11 @@
 
 #define STACK_BYTES (512 * 1024)
 
-/* What the thread and the loop share. The thread writes `status` and `found`, then the descriptor; the loop reads them after
- * it. */
+/* What the thread and the loop share. The thread writes `status` and `found`, then `known`, which orders them for the loop,
+ * then the descriptor, which wakes it. */
 struct question {
     atomic_int refs; /* the loop's and the thread's */
+    atomic_bool known;
     int done_fd;
     int status; /* getaddrinfo's */
     struct addrinfo *found;
@@ -64,6 +65,7 @@ static void ask(struct question *question, int flags)
 static void tell(struct question *question)
 {
     uint64_t one = 1;
+    atomic_store(&question->known, true);
     ssize_t done = write(question->done_fd, &one, sizeof one);
     assert(done == sizeof one); /* the counter is ours and was zero */
 }
@@ -102,6 +104,7 @@ static void answered(evutil_socket_t fd, short what, void *arg)
 {
     struct resolve *resolve = arg;
     const struct question *question = resolve->question;
+    assert(atomic_load(&question->known));
     if (question->status == 0)
         resolve->on_done(resolve->arg, question->found, NULL);
     else
