@@ -13,6 +13,17 @@
 
 enum then { KEEP, CLOSE, RESET, HOLD };
 
+struct server;
+
+/* One connection and its thread. */
+struct serving {
+    struct serving *next;
+    struct server *server;
+    pthread_t thread;
+    pthread_mutex_t mutex; /* over fd, which its thread closes and close_server shuts */
+    int fd;
+};
+
 struct server {
     int fd, port;
     const char *answer;
@@ -22,7 +33,8 @@ struct server {
     atomic_uint connections, requests;
     atomic_llong peer_closed_at;
     pthread_t thread;
-    char head[4096]; /* of the last request */
+    struct serving *servings; /* of `thread` until it is joined */
+    char head[4096];          /* of the last request */
     char body[4096];
 };
 
@@ -56,24 +68,19 @@ static bool read_request(struct server *server, int fd)
     return true;
 }
 
-struct serving {
-    struct server *server;
-    int fd;
-};
-
 static void *serve_one(void *arg)
 {
-    struct serving serving = *(struct serving *)arg;
-    struct server *server = serving.server;
-    free(arg);
-    while (read_request(server, serving.fd)) {
+    struct serving *serving = arg;
+    struct server *server = serving->server;
+    int fd = serving->fd;
+    while (read_request(server, fd)) {
         unsigned number = ++server->requests;
         if (server->answers_max && number > server->answers_max) {
-            cut(serving.fd);
+            cut(fd);
             break;
         }
         for (size_t sent = 0; sent < server->answer_len;) {
-            ssize_t did = send(serving.fd, server->answer + sent, server->answer_len - sent, MSG_NOSIGNAL);
+            ssize_t did = send(fd, server->answer + sent, server->answer_len - sent, MSG_NOSIGNAL);
             if (did <= 0)
                 break;
             sent += (size_t)did;
@@ -81,16 +88,19 @@ static void *serve_one(void *arg)
         if (server->then == CLOSE)
             break;
         if (server->then == RESET) {
-            cut(serving.fd);
+            cut(fd);
             break;
         }
         char byte;
-        if (server->then == HOLD && read(serving.fd, &byte, 1) <= 0)
+        if (server->then == HOLD && read(fd, &byte, 1) <= 0)
             break;
     }
     if (server->then == HOLD)
         server->peer_closed_at = clock_mono();
-    close(serving.fd);
+    pthread_mutex_lock(&serving->mutex);
+    close(fd);
+    serving->fd = -1;
+    pthread_mutex_unlock(&serving->mutex);
     return NULL;
 }
 
@@ -101,10 +111,9 @@ static void *serve(void *arg)
     while ((fd = accept(server->fd, NULL, NULL)) >= 0) {
         server->connections++;
         struct serving *serving = malloc(sizeof *serving);
-        *serving = (struct serving){server, fd};
-        pthread_t thread;
-        pthread_create(&thread, NULL, serve_one, serving);
-        pthread_detach(thread);
+        *serving = (struct serving){.next = server->servings, .server = server, .mutex = PTHREAD_MUTEX_INITIALIZER, .fd = fd};
+        server->servings = serving;
+        pthread_create(&serving->thread, NULL, serve_one, serving);
     }
     return NULL;
 }
@@ -131,4 +140,12 @@ static void close_server(struct server *server)
     shutdown(server->fd, SHUT_RDWR);
     pthread_join(server->thread, NULL);
     close(server->fd);
+    for (struct serving *serving; (serving = server->servings); free(serving)) {
+        server->servings = serving->next;
+        pthread_mutex_lock(&serving->mutex);
+        if (serving->fd >= 0)
+            shutdown(serving->fd, SHUT_RDWR);
+        pthread_mutex_unlock(&serving->mutex);
+        pthread_join(serving->thread, NULL);
+    }
 }

@@ -1073,7 +1073,7 @@ static void test_tls_to_a_plain_or_silent_server(void **state)
 
 /* ---- want of memory ---- */
 
-#ifndef __SANITIZE_ADDRESS__
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
 /* The n-th allocation from now fails, in this program and in every library it uses. */
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
 static long fail_at = -1, allocations;
@@ -1206,7 +1206,7 @@ int main(void)
         T(test_tls_wrong_name),
         T(test_tls_read_in_single_bytes),
         T(test_tls_to_a_plain_or_silent_server),
-#ifndef __SANITIZE_ADDRESS__
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
         T(test_every_refused_allocation),
 #endif
     };
