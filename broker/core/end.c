@@ -247,7 +247,8 @@ enum err ended_ask(struct sched *s, const struct input *in, enum request_type ty
     request->ref = ref;
     request->id = *id;
     request->tenant_len = (uint8_t)tenant.len;
-    memcpy(request->tenant, tenant.data, tenant.len);
+    if (tenant.len)
+        memcpy(request->tenant, tenant.data, tenant.len);
     enum err e = ask_ended(s, &request);
     request_free(s, &request);
     return e;

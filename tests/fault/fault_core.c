@@ -209,7 +209,13 @@ static void all_ends(struct script *t)
     cancel(t, "g");
     cancel(t, "g");
     withdraw(t, "h");
-    script_step(t, &(struct input){.type = INPUT_RETRY, .retry = &(struct msg_retry){.ref = 1, .id = script_id("z")}});
+    script_step(
+        t, &(struct input){.type = INPUT_RETRY, .retry = &(struct msg_retry){.ref = 1, .id = script_id("y")}}); /* nobody's */
+    absent(t, LOOKUP_ENDED, "y");
+    retry(t, "x");
+    found_record(t, LOOKUP_ENDED, "x",
+                 (struct rec_ended){.state = STATE_FAILED, .spec = {.route = span_str("pair")}, .run = 2});
+    found_body(t, "x", "again");
     api(t, "api2");
     script_as(t, "api2", "acme");
     watch(t, "e", false);
