@@ -16,7 +16,8 @@ struct errand {
     struct id id;
     struct asked *asked; /* outstanding, or NULL */
     bool reading;        /* a reply of Redis is awaited */
-    bool not_live;       /* the broker has said so: Redis's next word is the last */
+    bool not_live;       /* the broker has said so: Redis's next word is the last … */
+    bool doubted;        /* … but for a state found there, which was asked about again */
     bool cancelled;      /* the broker has said so: Redis's word is shown if there is one */
     bool existing;       /* an idempotency key led to a job already there: 200 */
     bool cancel_on_leave;
@@ -290,15 +291,24 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
 
 /* --- Redis --- */
 
-/* The broker holds no such job. A state that is stored all the same is one that it could not read. */
+static void doubt(struct errand *e)
+{
+    e->doubted = true;
+    ask(e);
+}
+
+/* The broker holds no such job. A state that is stored all the same is of one that was redriven since, or one that it could not
+ * read. */
 static void on_state(void *arg, const redisReply *reply)
 {
     struct errand *e = arg;
     e->reading = false;
     if (!e->x)
         free(e);
-    else if (reply && reply->type == REDIS_REPLY_STRING)
+    else if (reply && reply->type == REDIS_REPLY_STRING && e->doubted)
         fail(e, ERR_CORRUPT);
+    else if (reply && reply->type == REDIS_REPLY_STRING)
+        doubt(e);
     else if (!reply || reply->type != REDIS_REPLY_NIL)
         unknown(e, ERR_STORE);
     else

@@ -109,9 +109,10 @@ static void on_record(void *arg, const redisReply *reply)
         follow_settle(f, WATCH_OVER);
     else if (reply && reply->type == REDIS_REPLY_STRING)
         finish(f, span_of(reply->str, reply->len));
-    else if (reply && reply->type == REDIS_REPLY_NIL && !f->not_live)
+    else if (reply && reply->type == REDIS_REPLY_NIL && !(f->not_live && f->missed)) {
+        f->missed = f->not_live;
         follow_ask(f);
-    else if (reply && reply->type == REDIS_REPLY_NIL)
+    } else if (reply && reply->type == REDIS_REPLY_NIL)
         (void)fail(f, &(struct fault){.error = find_absent(&f->id)}, true);
     else if (fail_with(f, ERR_STORE))
         lose(f);
@@ -235,7 +236,7 @@ static void on_answer(void *owner, enum err error, const struct frame *frame)
         if (fail_with(f, error) && ask_broker(f->api->ask)->up)
             lose(f);
     } else if (a->error == ERR_OK) {
-        f->not_live = false;
+        f->not_live = f->missed = false;
         take_view(f, &a->view);
     } else if (a->error == ERR_ENDED || a->error == ERR_NOT_LIVE) {
         f->not_live = true;

@@ -52,7 +52,8 @@ struct follow {
     struct list in_dirty, in_again;
     struct asked *asked; /* WATCH, outstanding */
     bool reading;        /* a reply of Redis is awaited */
-    bool not_live;       /* the broker has said so: Redis's next word is the last */
+    bool not_live;       /* the broker has said so: Redis's next word is the last … */
+    bool missed;         /* … if it was in neither before: a job may have been redriven between the two words */
     bool known;          /* `at` and `shown` are the broker's word */
     bool lost;           /* it is not sure that the broker still watches */
     bool renewed;        /* the next view is a new session's: it is right, whatever was shown */

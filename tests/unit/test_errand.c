@@ -373,7 +373,27 @@ static void test_corrupt_record(void **state)
     request(c, "GET", path_of(&id, ""), "", "");
     struct seen s = expect_frame(w, MESSAGE_ASK);
     answer_error(w, &s, ERR_NOT_LIVE, 0);
+    s = expect_frame(w, MESSAGE_ASK);
+    w->stored_from = w->gets + 2;
+    answer_error(w, &s, ERR_NOT_LIVE, 0);
     expect_reply(c, 500, "\"code\":\"corrupt_record\"");
+    hang_up(&c);
+}
+
+/* It had ended when the broker was asked, and lives again before its record is looked for. */
+static void test_redriven_meanwhile(void **state)
+{
+    struct world *w = *state;
+    struct client *c = dial(w);
+    struct id id = some_id(clock_wall(), "default");
+    w->stored = record_of("default", "{\"content\":\"x\"}");
+    w->stored_from = 3; /* its state; no record */
+    request(c, "GET", path_of(&id, ""), "", "");
+    struct seen s = expect_frame(w, MESSAGE_ASK);
+    answer_error(w, &s, ERR_NOT_LIVE, 0);
+    s = expect_frame(w, MESSAGE_ASK);
+    answer_live(w, &s, STATE_PENDING);
+    expect_reply(c, 200, "\"status\":\"pending\"");
     hang_up(&c);
 }
 
@@ -654,6 +674,7 @@ int main(void)
         TEST(test_foreign),
         TEST(test_foreign_record),
         TEST(test_corrupt_record),
+        TEST(test_redriven_meanwhile),
         TEST(test_redis_away),
         TEST(test_store_stalled),
         TEST(test_long_poll),

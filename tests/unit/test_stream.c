@@ -555,14 +555,31 @@ static void test_a_job_that_is_nowhere(void **state)
     struct client *c = read_all(w, &job);
     struct seen s = expect_watch(w, 0, 0);
     answer_error(w, &s, ERR_NOT_LIVE, 0);
+    s = expect_watch(w, 0, 0);
+    answer_error(w, &s, ERR_NOT_LIVE, 0);
     expect_reply(c, 410, "\"forgotten\"");
-    assert_int_equal(w->gets, 2);
+    assert_int_equal(w->gets, 3);
     hang_up(&c);
     c = begin(w); /* and one that is forgotten while it is read */
     another_session(w);
     s = expect_watch(w, 1, 0);
     answer_error(w, &s, ERR_NOT_LIVE, 0);
+    s = expect_watch(w, 1, 0);
+    answer_error(w, &s, ERR_NOT_LIVE, 0);
     expect_end(c, status("1-0", "processing", 10, 1));
+    hang_up(&c);
+}
+
+/* It had ended when the broker was asked, and lives again before its record is looked for. */
+static void test_a_job_redriven_meanwhile(void **state)
+{
+    struct world *w = *state;
+    struct client *c = read_all(w, &job);
+    struct seen s = expect_watch(w, 0, 0);
+    answer_error(w, &s, ERR_NOT_LIVE, 0);
+    s = expect_watch(w, 0, 0);
+    answer_run(w, &s, STATE_PROCESSING, 1);
+    expect_events(c, status("1-0", "processing", 10, 1));
     hang_up(&c);
 }
 
@@ -709,6 +726,7 @@ int main(void)
         TEST(test_an_ended_job_is_read_without_the_broker),
         TEST(test_an_end_without_its_record_is_read_from_redis),
         TEST(test_a_job_that_is_nowhere),
+        TEST(test_a_job_redriven_meanwhile),
         TEST(test_what_cannot_be_known_now),
         TEST(test_a_record_that_is_broken),
         TEST(test_silence_is_filled),
