@@ -128,6 +128,26 @@ static void check_attempts(const struct fact *fact, const struct rec_job *job)
          job->solo_crashes);
 }
 
+/* What a job has been through is never forgotten, whoever leads. */
+static void check_past(struct fact *fact, const struct rec_job *job)
+{
+    bool forgot = job->failed_attempts < fact->failed || job->crashes < fact->crashes || job->solo_crashes < fact->solo_crashes;
+    MUST(!forgot || fact->undone || fact->excused, "job %u: its failures are fewer than they were", fact->number);
+    fact->failed = job->failed_attempts;
+    fact->crashes = job->crashes;
+    fact->solo_crashes = job->solo_crashes;
+}
+
+/* What is due is due before anything else that happens then. */
+static void check_in_time(const struct fact *fact, const struct rec_ended *end)
+{
+    msec until = end->spec.deadline ? end->spec.deadline : MSEC_NEVER;
+    if (end->spec.max_wait_ms)
+        until = MIN(until, end->created_at + (msec)end->spec.max_wait_ms);
+    MUST(end->state == STATE_EXPIRED || end->completed_at <= until || fact->excused, "job %u is %s %lld ms after it had to end",
+         fact->number, state_name(end->state), (long long)(end->completed_at - until));
+}
+
 static void take_lease(struct fact *fact, const struct rec_job *job)
 {
     bool had_none = !job->fence.epoch && !job->fence.n;
@@ -161,6 +181,7 @@ static void redriven(struct fact *fact)
     }
     fact->old_runs = fact->forgiven_runs = fact->run;
     fact->left = fact->fence;
+    fact->failed = fact->crashes = fact->solo_crashes = 0;
     fact->ended = false;
     fact->shown = 0;
     fact->refused_by = 0;
@@ -177,6 +198,7 @@ static void job_stored(struct fact *fact, struct span value)
     MUST(span_is(job->spec.tenant, fact->tenant), "job %u is another tenant's", fact->number);
     if (!fact->excused)
         check_attempts(fact, job);
+    check_past(fact, job);
     take_lease(fact, job);
     struct fence over = job->fence;
     if (job->state == STATE_PROCESSING)
@@ -213,6 +235,7 @@ static void end_stored(struct fact *fact, struct span value)
     struct span result = span_of(record.body.data + end->display_bytes, end->result_bytes);
     uint64_t print = print_of(result, end->kind + (uint64_t)end->completed_at * 64);
     struct span shown = span_of(record.body.data, end->display_bytes);
+    check_in_time(fact, end);
     MUST(state_is_terminal(end->state), "job %u ends in state %u", fact->number, end->state);
     MUST(!shown.len || span_equal(shown, fact_display(fact)), "job %u is shown as another", fact->number);
     if (end->state == STATE_COMPLETED && !fact->excused)

@@ -33,13 +33,14 @@ struct fact {
     uint64_t end_print;
     uint64_t prints[ENDS_MAX]; /* of all its ends: one more with each redrive */
     unsigned prints_count, redrives;
-    uint32_t old_runs;        /* before it was redriven: their failures do not count any more */
-    uint32_t forgiven_runs;   /* before the settings were read again: deployments that refused them may be used */
-    uint8_t refused_by;       /* deployments, as bits */
-    struct fence fence, left; /* the last lease, and up to which they are over */
-    uint32_t run, lease_run;  /* runs so far; which of them has `fence` */
-    bool undone;              /* Redis lost something of it, and has not got it back */
-    bool excused;             /* and who could have given it back has died too: no promise holds for it */
+    uint16_t failed, crashes, solo_crashes; /* as last stored */
+    uint32_t old_runs;                      /* before it was redriven: their failures do not count any more */
+    uint32_t forgiven_runs;                 /* before the settings were read again: deployments that refused them may be used */
+    uint8_t refused_by;                     /* deployments, as bits */
+    struct fence fence, left;               /* the last lease, and up to which they are over */
+    uint32_t run, lease_run;                /* runs so far; which of them has `fence` */
+    bool undone;                            /* Redis lost something of it, and has not got it back */
+    bool excused;                           /* and who could have given it back has died too: no promise holds for it */
 
     unsigned calls;        /* to the provider */
     unsigned failed_calls; /* that failed in a way that counts */
