@@ -61,7 +61,7 @@ const char *core_left(const struct sched *s)
         return "drafts or bodies stayed";
     if (s->watches)
         return "watches stayed";
-    if (s->queues.all)
+    if (s->queues.all && !s->dead) /* whom the next step frees has its queue */
         return "queues stayed";
     if (s->ready.flows || s->ready.outlets || !list_empty(&s->orphans) || !list_empty(&s->unasked))
         return "flows or orphans stayed";

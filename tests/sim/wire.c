@@ -113,7 +113,7 @@ static void fly(struct conn *conn, uint32_t number, unsigned to, struct span hea
     if (sim.rough && strikes(TROUBLE_LOST, 10))
         return;
     if (sim.rough && strikes(TROUBLE_REORDERED, 10)) {
-        later(at - sim.now + (msec)draw(100), arrive, f, 0);
+        later(at - sim.now + (msec)draw(chance(200) ? 25000 : 100), arrive, f, 0);
         return;
     }
     at = MAX(at, conn->last_at[to]);
