@@ -20,10 +20,10 @@ SOLO_EVERY_S = 15.0
 
 # Who, and how often. A child is picked among its siblings.
 KILLS = {("worker", True): 6, ("api", True): 5, ("broker", False): 4, ("redis", False): 2, ("worker", False): 2, ("api", False): 2}
-STOPS = {("worker", True): 4, ("api", True): 3, ("broker", False): 3, ("redis", False): 2, ("worker", False): 1, ("api", False): 1}
+STOPS = {("worker", True): 6, ("api", True): 3, ("broker", False): 3, ("redis", False): 2, ("worker", False): 1, ("api", False): 1}
 ENDS = {("worker", False): 2, ("api", False): 2, ("broker", False): 2, ("redis", False): 1}
-ACTS = {"kill": 12, "stop": 4, "cut": 4, "end": 2, "drop": 1, "storm": 1, "reload": 1}
-STOPS_S = (0.1, 0.6, 1.5, 3.5)
+ACTS = {"kill": 12, "stop": 6, "cut": 4, "end": 2, "drop": 1, "storm": 1, "reload": 1}
+STOPS_S = (0.3, 1.5, 3.5)
 HELD_AT_ONCE = 2
 LAG_S = 0.4
 CUTS_S = (0.0, 0.05, 0.25, 2.0)  # shorter and longer than a worker may be away (broker.return_ms); figures.py measures the edge
