@@ -93,7 +93,7 @@ class Redis:
         key, pem = shard.authority.certificate(host.name, host.address)
         (self.dir / "users.acl").write_text(
             "user default off resetpass ~* &* +@all\n"
-            f"user broker on >{shard.passwords['broker']} resetchannels {shard.broker_rights}\n"
+            f"user broker on >{shard.passwords['broker']} resetchannels {BROKER_RIGHTS}\n"
             f"user api on >{shard.passwords['api']} resetchannels {API_RIGHTS}\n"
             f"user peer on >{shard.passwords['peer']} allchannels ~* +@all\n")
         self.options = {
@@ -170,9 +170,9 @@ class Provider:
 class Shard:
     """brokers: names of hosts that each run one. workers: likewise. Everything is started; the first broker named leads."""
 
-    def __init__(self, brokers=("broker",), workers=("work1",), settings=None, broker_rights=BROKER_RIGHTS):
+    def __init__(self, brokers=("broker",), workers=("work1",), settings=None):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="quern-hosts-"))
-        self.over, self.broker_rights = settings or {}, broker_rights
+        self.over = settings or {}
         self.net = net.Net()
         try:
             self.users = self.net.host("users")

@@ -9,7 +9,6 @@ import figures
 from load import Load, drained, judge, served_again
 from quern import until
 from sentinels import SentinelShard
-from shard import BROKER_RIGHTS
 
 
 @pytest.fixture()
@@ -107,15 +106,21 @@ def test_a_broker_shows_nothing_that_no_replica_has(shard):
     shard.ready()
 
 
-def test_a_user_that_may_not_wait_for_replicas_is_told_which_permission_it_lacks():
-    with SentinelShard(broker_rights=BROKER_RIGHTS.replace("+wait", "-wait")) as shard:
-        broker = shard.brokers[0]
-        for i in range(10):
-            reply = shard.ask("POST", "/v1/jobs", {"prompt": "never stored"})
-            assert reply.status == 503, reply
-        refused = broker.logged("store.refused")
-        assert len(refused) == 1 and "NOPERM" in refused[0] and "wait" in refused[0], refused
-        assert not shard.provider.calls()
+def test_a_user_that_may_not_wait_for_replicas_is_told_which_permission_it_lacks(shard):
+    broker = shard.brokers[0]
+    for store in shard.stores:
+        assert store.command("ACL", "SETUSER", "broker", "-wait") == "OK"
+    broker.kill()
+    broker.start()
+    until(lambda: broker.logged("store.refused"), "it says so")
+    for _ in range(10):
+        assert shard.ask("POST", "/v1/jobs", {"prompt": "never stored"}).status == 503
+    refused = broker.logged("store.refused")
+    assert len(refused) == 1 and "NOPERM" in refused[0] and "wait" in refused[0], refused
+    assert len(broker.logged("role.ready")) == 1 and not shard.provider.calls()
+    for store in shard.stores:
+        assert store.command("ACL", "SETUSER", "broker", "+wait") == "OK"
+    shard.ready()
 
 
 def test_no_sentinel_answers():

@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "common/resolve.h"
+#include "tests/lib/fault_malloc.h"
 
 #define KEY_A "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 #define KEY_B "JTKVSB%%)wK0E.X)V>+}o?pNmC{O&4W4b!Ni{Lh6"
@@ -204,6 +205,25 @@ static void it_may_be_freed_while_a_name_is_looked_up(void **state)
     assert_int_equal(answers, 0);
 }
 
+static void memory_refused_is_said_and_nothing_is_left(void **state)
+{
+    for (long n = 1;; n++) {
+        fault_arm(n, false);
+        enum err e = start("tcp://name:1,tcp://10.0.0.1:1,ipc:///x", KEY_A);
+        if (!fault_disarm())
+            break;
+        assert_int_equal(e, ERR_NOMEM);
+        assert_null(places);
+    }
+    fault_arm(1, true); /* and while a name is looked up: it is said, and passed over */
+    places_find(places);
+    assert_true(fault_disarm());
+    assert_string_equal(reason, "resolve: no memory or no thread");
+    places_move_on(places);
+    find();
+    assert_string_equal(endpoint, "tcp://10.0.0.1:1");
+}
+
 int main(void)
 {
 #define PLACES(test) cmocka_unit_test_setup_teardown(test, begin, end)
@@ -217,6 +237,7 @@ int main(void)
         PLACES(a_name_without_an_address_is_said_and_passed_over),
         PLACES(an_answer_that_came_too_late_is_used_at_the_next_turn),
         PLACES(it_may_be_freed_while_a_name_is_looked_up),
+        PLACES(memory_refused_is_said_and_nothing_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

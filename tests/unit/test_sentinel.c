@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "tests/lib/fault_malloc.h"
 
 #define PATIENCE_MS 10000
 #define SERVERS     4
@@ -364,6 +365,25 @@ static void it_may_be_freed_at_any_moment(void **state)
     }
 }
 
+/* Refused at its making it is not made, and nothing is left of it. */
+static void memory_refused_is_said_and_nothing_is_left(void **state)
+{
+    start_sentinel(0, start_server(1, "master"), 1);
+    char addresses[64];
+    snprintf(addresses, sizeof addresses, "127.0.0.1:%d", servers[0].port);
+    const struct redis_options options = {.sentinels = addresses, .master = "q0"};
+    long made = 0;
+    for (bool untouched = false; !untouched; made++) {
+        fault_arm(made + 1, false);
+        w.redis = redis_new(w.loop, &options, (struct redis_hooks){on_up, on_down, NULL});
+        untouched = !fault_disarm();
+        if (!untouched)
+            redis_free(&w.redis); /* some are refused to what is tried again */
+    }
+    assert_true(made > 8);
+    assert_true(run_for(PATIENCE_MS, is_up));
+}
+
 int main(void)
 {
 #define SENTINEL(test) cmocka_unit_test_setup_teardown(test, begin, end)
@@ -377,6 +397,7 @@ int main(void)
         SENTINEL(a_name_they_do_not_know_is_no_connection),
         SENTINEL(their_password_is_theirs_alone),
         SENTINEL(it_may_be_freed_at_any_moment),
+        SENTINEL(memory_refused_is_said_and_nothing_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
