@@ -15,6 +15,7 @@
 #define BYE_MS         100
 #define PATIENCE_MS    2000 /* without a session at the start, before it is logged */
 #define BAD_LOG_MS     1000
+#define SILENT_MS      100 /* a place does not answer for so long: the others are looked at meanwhile */
 #define LOYAL_MS                                                                                                               \
     650 /* for so long a broker whose session broke is looked for where it was, and only there (broker.return_ms) */
 
@@ -23,7 +24,8 @@ struct link {
     struct link_hooks hooks;
     struct places *places;
     char endpoint[320];          /* of the place last tried, as given; for logs */
-    struct scout *scout;         /* while the broker is stalled and there are other places; else NULL */
+    struct scout *scout;         /* while the broker is stalled or does not answer, and there are other places; else NULL */
+    bool led;                    /* what is left now is left for the place that the scout found */
     bool stalled;                /* as the broker said last */
     struct link_options options; /* its strings are ours */
     uint8_t instance[INSTANCE_BYTES];
@@ -163,7 +165,8 @@ static void act(struct link *link, unsigned acts)
         link->hooks.down(link->hooks.arg);
     if (acts & SESSION_DROP) {
         link->drop = true; /* not now: its own hook may be running */
-        leave_place(link, acts & SESSION_DOWN);
+        if (!link->led)
+            leave_place(link, acts & SESSION_DOWN);
     }
     if (acts & SESSION_CONNECT)
         places_find(link->places);
@@ -341,20 +344,42 @@ static void log_if_never_up(struct link *link)
     log_down(link);
 }
 
-/* Redis does not answer this broker. If that is so for it alone, its standby leads by now, and it cannot know. */
+/* When a place that was turned to counts as silent; MSEC_NEVER: none is. */
+static msec silent_at(const struct link *link)
+{
+    bool waits = link->session.state == SESSION_REACHING || link->session.state == SESSION_GREETING;
+    return waits ? link->session.since + SILENT_MS : MSEC_NEVER;
+}
+
+/* Redis does not answer this broker: if that is so for it alone, its standby leads by now, and it cannot know. Or this place
+ * does not answer: the broker may have moved. */
+static bool wants_scout(const struct link *link)
+{
+    bool stalled = link_is_up(link) && link->stalled;
+    return places_several(link->places) && (stalled || loop_now(link->loop) >= silent_at(link));
+}
+
+/* Later than a stalled one's; not earlier than the last one's. */
+static uint64_t scouted_epoch(const struct link *link)
+{
+    uint64_t epoch = link->session.epoch;
+    return link_is_up(link) || !epoch ? epoch : epoch - 1;
+}
+
 static void look_elsewhere(struct link *link)
 {
-    bool wanted = link_is_up(link) && link->stalled && places_several(link->places);
-    if (!wanted)
+    if (!wants_scout(link))
         scout_free(&link->scout);
-    else if (!link->scout && scout_new(link->loop, &link->options, link->session.epoch, &link->scout) != ERR_OK)
+    else if (!link->scout && scout_new(link->loop, &link->options, link->places, scouted_epoch(link), &link->scout) != ERR_OK)
         return; /* without memory in a later turn */
     const struct places *found = link->scout ? scout_turn(link->scout) : NULL;
     if (!found)
         return;
     places_follow(link->places, found);
     scout_free(&link->scout);
+    link->led = true;
     act(link, session_move(&link->session, loop_now(link->loop)));
+    link->led = false;
 }
 
 void link_turn(struct link *link)
@@ -367,7 +392,10 @@ void link_turn(struct link *link)
     look_elsewhere(link);
     drop_if_due(link);
     log_if_never_up(link);
-    timer_set(link->timer, session_due(&link->session));
+    msec due = session_due(&link->session), silent = silent_at(link);
+    if (places_several(link->places) && !link->scout && silent != MSEC_NEVER)
+        due = MIN(due, MAX(silent, loop_now(link->loop) + 1));
+    timer_set(link->timer, due);
     link->in_turn = false;
 }
 

@@ -117,6 +117,11 @@ void places_follow(struct places *places, const struct places *other)
     to->fresh = from->count > 0; /* looked up a moment ago */
 }
 
+bool places_same(const struct places *a, const struct places *b)
+{
+    return a->turn == b->turn && a->address == b->address;
+}
+
 bool places_several(const struct places *places)
 {
     return places->count > 1 || places->spots[0].count > 1;

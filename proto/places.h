@@ -34,5 +34,8 @@ void places_forget(struct places *places);
 /* The turn of the place whose turn it is in `other`, which was made of the same endpoints. */
 void places_follow(struct places *places, const struct places *other);
 
+/* Whether it is the same place's turn in both, which were made of the same endpoints. */
+bool places_same(const struct places *a, const struct places *b);
+
 /* Whether there is more than one to try, as far as is known. */
 bool places_several(const struct places *places);

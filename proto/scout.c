@@ -10,6 +10,7 @@ struct scout {
     enum role role;
     struct wire_options wire_options;
     uint64_t epoch;
+    const struct places *home;
     struct places *places;
     struct wire *wire;   /* to the place whose turn it is; NULL between two */
     struct timer *timer; /* what is waited for is over */
@@ -70,6 +71,8 @@ static void on_timer(void *arg)
         fail(scout);
         return;
     }
+    if (places_same(scout->places, scout->home))
+        places_move_on(scout->places);
     scout->trying = true;
     timer_set(scout->timer, loop_now(scout->loop) + KNOCK_MS);
     places_find(scout->places);
@@ -90,7 +93,8 @@ const struct places *scout_turn(struct scout *scout)
     return NULL;
 }
 
-enum err scout_new(struct loop *loop, const struct link_options *options, uint64_t epoch, struct scout **ret_scout)
+enum err scout_new(struct loop *loop, const struct link_options *options, const struct places *home, uint64_t epoch,
+                   struct scout **ret_scout)
 {
     AUTO(scout_free) struct scout *scout = calloc(1, sizeof *scout);
     if (!scout)
@@ -98,6 +102,7 @@ enum err scout_new(struct loop *loop, const struct link_options *options, uint64
     scout->loop = loop;
     scout->role = options->role;
     scout->epoch = epoch;
+    scout->home = home;
     scout->wire_options =
         (struct wire_options){.kind = WIRE_DEALER, .public_key = options->public_key, .secret_key = options->secret_key};
     scout->timer = timer_new(loop, on_timer, scout);
@@ -106,6 +111,7 @@ enum err scout_new(struct loop *loop, const struct link_options *options, uint64
     enum err e = places_new(loop, options->endpoints, options->server_keys, on_found, scout, &scout->places);
     if (e)
         return e;
+    places_follow(scout->places, home); /* its names are looked up, and the next one's turn is first */
     timer_set(scout->timer, loop_now(loop));
     *ret_scout = TAKE(scout);
     return ERR_OK;

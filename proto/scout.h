@@ -8,9 +8,11 @@
 
 struct scout;
 
-/* options: as for the link; copied. epoch: only a later one is looked for. ERR_SETTINGS, ERR_NOMEM. */
-MUST_USE enum err scout_new(struct loop *loop, const struct link_options *options, uint64_t epoch, struct scout **ret_scout);
+/* options: as for the link; copied. home: the link's, lent; the place whose turn it is there is left out. epoch: only a later
+ * one is looked for. ERR_SETTINGS, ERR_NOMEM. */
+MUST_USE enum err scout_new(struct loop *loop, const struct link_options *options, const struct places *home, uint64_t epoch,
+                            struct scout **ret_scout);
 void scout_free(struct scout **scout);
 
-/* Call once per turn. Where a later broker serves; NULL: not found yet. */
+/* Call once per turn. Where such a broker serves; NULL: not found yet. */
 const struct places *scout_turn(struct scout *scout);

@@ -162,7 +162,7 @@ unsigned session_frame(struct session *session, msec now, const struct frame *fr
 
 unsigned session_move(struct session *session, msec now)
 {
-    return session->state == SESSION_OPEN ? leave(session, now, 1, "another broker leads") : 0;
+    return session->state == SESSION_ENDED ? 0 : leave(session, now, 1, "another broker leads");
 }
 
 unsigned session_end(struct session *session, msec now)

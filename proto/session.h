@@ -66,7 +66,7 @@ unsigned session_tick(struct session *session, msec now);
 unsigned session_connected(struct session *session, msec now, bool connected);
 /* A frame that the table allows. Of an earlier epoch, or outside a session: 0, it is for nobody. */
 unsigned session_frame(struct session *session, msec now, const struct frame *frame);
-/* A later broker was found elsewhere: leave this one for it at once. */
+/* Who leads was found elsewhere: leave this place for it at once. */
 unsigned session_move(struct session *session, msec now);
 unsigned session_end(struct session *session, msec now);
 

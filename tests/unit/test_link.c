@@ -9,6 +9,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -603,21 +605,40 @@ static void a_place_that_takes_and_says_nothing_does_not_hold_it_up(void **state
 {
     char endpoints[400], second[160];
     start_broker(100);
-    broker->mute = true;
     struct wire *silent = broker->wire;
     broker->wire = NULL; /* bound, and never looked at again */
     snprintf(second, sizeof second, "ipc://%s/standby.sock", world.dir);
     snprintf(endpoints, sizeof endpoints, "%s,%s", world.endpoint, second);
-    snprintf(world.endpoint, sizeof world.endpoint, "%s", second);
-    broker->mute = false;
-    start_broker(200);
+    start_standby(second, 200);
     struct link_options options = {.endpoints = endpoints, .role = ROLE_API, .name = "host:1"};
     assert_int_equal(start_link_to(&options), ERR_OK);
     msec from = clock_mono();
     assert_true(run_until(is_up));
-    assert_true(clock_mono() - from < 3000);
+    assert_true(clock_mono() - from < 800);
     assert_int_equal(link_epoch(peer->link), 200);
     wire_free(&silent);
+}
+
+/* Where the broker was, the kernel alone answers: a process that is stopped, threads and all. */
+static void a_place_that_does_not_even_shake_hands_does_not_hold_it_up(void **state)
+{
+    char endpoints[400], second[160];
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s/broker.sock", world.dir);
+    int stopped = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(stopped, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(stopped, 16), 0);
+    snprintf(second, sizeof second, "ipc://%s/standby.sock", world.dir);
+    snprintf(endpoints, sizeof endpoints, "%s,%s", world.endpoint, second);
+    struct link_options options = {.endpoints = endpoints, .role = ROLE_API, .name = "host:1"};
+    assert_int_equal(start_link_to(&options), ERR_OK);
+    assert_false(run_for(2300, is_up)); /* nobody leads yet */
+    start_standby(second, 200);
+    msec from = clock_mono();
+    assert_true(run_until(is_up));
+    assert_true(clock_mono() - from < 600); /* at whatever moment it begins to listen */
+    assert_int_equal(link_epoch(peer->link), 200);
+    close(stopped);
 }
 
 static void a_broker_that_returns_where_it_was_is_found_again(void **state)
@@ -747,6 +768,7 @@ int main(void)
         LINK(over_tcp_a_key_may_be_let_in_later),
         LINK(the_standby_is_found_where_it_listens),
         LINK(a_place_that_takes_and_says_nothing_does_not_hold_it_up),
+        LINK(a_place_that_does_not_even_shake_hands_does_not_hold_it_up),
         LINK(a_broker_that_returns_where_it_was_is_found_again),
         LINK(a_stalled_broker_is_left_for_one_that_leads_by_now),
         LINK(a_stalled_broker_is_kept_while_no_other_leads),
