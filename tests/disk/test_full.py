@@ -96,8 +96,8 @@ def test_full_memory_stops_submits_while_outcomes_are_stored():
             until(lambda j=job: (r := q.get(j)).status == 410 or r.json["status"] == "completed", f"{job} has ended", 30)
         began = time.monotonic()
         until(lambda: submit(q, "after").status == 202, "there is room again", 30, every=0.05)
-        print(f"\nmaxmemory: {len(jobs)} jobs taken, refused at {used / most:.0%}; taken again {time.monotonic() - began:.1f} s after the last "
-              "end")
+        print(f"\nmaxmemory: {len(jobs)} jobs taken, refused at {used / most:.0%}; taken again {time.monotonic() - began:.1f} s after "
+              "the last end")
 
 
 @pytest.mark.long

@@ -78,8 +78,8 @@ def show(row):
     def ms(pair):
         return f"{pair[0]:7.1f}{pair[1]:8.1f}" if pair[0] is not None else "      –       –"
     print(f"{row['times']:4}x{row['offered_per_s']:9.0f}{row['goodput_per_s']:9.0f}" + "".join(ms(row["accepted_ms"][c]) for c in CLASSES) +
-          ms(row["shed_ms"]) + f"{row['told_s'][0]:7.0f}{row['told_s'][1]:5.0f}{row['recovery_s']:8.2f}   {row['unsent']}, {row['late_p99_ms']:.1f} ms",
-          flush=True)
+          ms(row["shed_ms"]) + f"{row['told_s'][0]:7.0f}{row['told_s'][1]:5.0f}{row['recovery_s']:8.2f}"
+          f"   {row['unsent']}, {row['late_p99_ms']:.1f} ms", flush=True)
 
 
 def main():
@@ -95,8 +95,8 @@ def main():
         show(rows[-1])
     truths = {going_on: honesty(going_on=going_on) for going_on in (1, 0.5)}
     for going_on, truth in truths.items():
-        print(f"10x for a second, then {going_on}x; everybody obeys Retry-After (p50 {truth['told_s'][0]:.0f} s, at most {truth['told_s'][1]:.0f} s): "
-              f"{truth['shed']} shed, {truth['came_back']} came back, {truth['kept']:.0%} let in at once")
+        print(f"10x for a second, then {going_on}x; everybody obeys Retry-After (p50 {truth['told_s'][0]:.0f} s, at most "
+              f"{truth['told_s'][1]:.0f} s): {truth['shed']} shed, {truth['came_back']} came back, {truth['kept']:.0%} let in at once")
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps({"rows": rows, "honesty": truths}, indent=1) + "\n")
 

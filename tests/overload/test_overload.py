@@ -1,7 +1,7 @@
 """More is offered than can be served (P4, P6): sheds are quick and say when to come back, and mean it; who is let in is served as usual.
 
-The bounds here hold on a busy machine, and the load after a burst is the half of what is rated: a machine that is busy itself serves less than its
-slots could. Figures are `make overload-figures`."""
+The bounds here hold on a busy machine, and the load after a burst is the half of what is rated: a machine that is busy itself
+serves less than its slots could. Figures are `make overload-figures`."""
 
 import signal
 import time
@@ -15,30 +15,31 @@ from quern import Quern, until
 
 def test_ten_times_the_load_leaves_those_let_in_as_they_were():
     with rated_quern() as q:
-        usual, burst, calm = offer(q, (0.5, 2), (10, 3), (0.5, 5))
+        usual, burst, calm = offer(q, (0.5, 1.5), (10, 3), (0.5, 5))
         assert burst["unsent"] == 0 and burst["shed"] > 10 * burst["ended"] / 3
         assert burst["ended"] / 3 > 0.8 * RATED
         assert burst["interactive"]["p50"] < 2 * usual["interactive"]["p50"]
         assert burst["shed_took"]["p50"] < 20
-        print(f"\n10x: {burst['ended'] / 3:.0f} ended a second, sheds p50 {burst['shed_took']['p50']:.1f} p99 {burst['shed_took']['p99']:.1f} ms, "
+        shed = burst["shed_took"]
+        print(f"\n10x: {burst['ended'] / 3:.0f} ended a second, sheds p50 {shed['p50']:.1f} p99 {shed['p99']:.1f} ms, "
               f"interactive p50 {burst['interactive']['p50']:.0f} ms ({usual['interactive']['p50']:.0f} before), "
               f"as usual {recovery(usual, calm):.2f} s after it")
         assert recovery(usual, calm) < 5
 
 
 def test_who_comes_back_when_told_is_mostly_let_in():
-    truth = overload.honesty(seconds=0.5, after=7, going_on=0.5)
+    truth = overload.honesty(seconds=0.5, after=6, going_on=0.5)
     print(f"\nRetry-After: {truth['came_back']} came back when told, {truth['kept']:.0%} were let in")
     assert truth["came_back"] > 300 and truth["kept"] > 0.7, truth
 
 
 def test_a_flood_of_background_work_leaves_the_other_classes_served():
-    with rated_quern() as q:
+    with rated_quern(broker={"jobs_max": 800}) as q:  # fifty places are each class's own
         offer(q, (0.5, 1))
         (burst,) = offer(q, (10, 3), mix=(1, 1, 98))
         assert burst["shed_of"]["background"] > 1000
-        for name in CLASSES[:2]:  # on a machine that keeps up: none
-            assert burst[name]["count"] > 25 and burst["shed_of"][name] < 0.1 * burst[name]["count"], burst["shed_of"]
+        for name in CLASSES[:2]:
+            assert burst[name]["count"] > 25 and burst["shed_of"][name] == 0, burst["shed_of"]
 
 
 @pytest.mark.long

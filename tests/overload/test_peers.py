@@ -189,8 +189,8 @@ def test_clients_that_leave_at_every_byte():
 
         def request(key):
             body = b'{"prompt":"left"}'
-            return (b"POST /v1/jobs HTTP/1.1\r\nHost: q\r\nIdempotency-Key: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-                    % (key.encode(), len(body)) + body)
+            return (b"POST /v1/jobs HTTP/1.1\r\nHost: q\r\nIdempotency-Key: %s\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n%s" % (key.encode(), len(body), body))
         size = len(request("000"))
         for n in range(size + 1):
             with socket.create_connection(("127.0.0.1", q.port)) as s:

@@ -99,8 +99,9 @@ def test_a_broker_without_descriptors_loses_nothing():
 def test_a_parent_that_cannot_fork_tries_again(role):
     with Quern(workers=1) as q:
         parent, victim = q.pid(role), q.children(role)[0]
-        tracer = subprocess.Popen(["strace", "-p", str(parent), "-qq", "-o", str(q.state / "strace.log"), "-e", "trace=clone,clone3,fork,vfork",
-                                   "-e", "inject=clone,clone3,fork,vfork:error=EAGAIN"])
+        calls = "clone,clone3,fork,vfork"
+        tracer = subprocess.Popen(["strace", "-p", str(parent), "-qq", "-o", str(q.state / "strace.log"), "-e", f"trace={calls}",
+                                   "-e", f"inject={calls}:error=EAGAIN"])
         try:
             until(lambda: "TracerPid:\t0\n" not in pathlib.Path(f"/proc/{parent}/status").read_text(), "it is traced")
             os.kill(victim, signal.SIGKILL)
