@@ -23,7 +23,13 @@
 struct filter {
     enum state state; /* 0: any end */
     char queue[QUERY_VALUE_BYTES], tag[QUERY_VALUE_BYTES];
-    msec after, before; /* when it ended; before: exclusive */
+    msec after; /* when it ended, or later */
+};
+
+/* Where a page begins: behind this job, which ended then. */
+struct place {
+    msec at;
+    struct id last;
 };
 
 struct listing {
@@ -118,13 +124,15 @@ static bool has_tag(struct span display, const char *wanted)
     return false;
 }
 
+/* A record of another end than the index has led to is not: a redriven job's old end is in the index of a store that came back
+ * older. */
 static bool is_wanted(const struct listing *l, const struct record *record)
 {
     const struct rec_ended *r = &record->ended;
     const struct filter *f = &l->filter;
-    return span_equal(r->spec.tenant, tenant_of(l)) && (!f->state || f->state == (enum state)r->state) &&
-           (!f->queue[0] || span_is(r->spec.queue, f->queue)) && r->completed_at >= f->after &&
-           (!f->before || r->completed_at < f->before) && r->display_bytes <= record->body.len &&
+    return r->completed_at == l->at && span_equal(r->spec.tenant, tenant_of(l)) &&
+           (!f->state || f->state == (enum state)r->state) && (!f->queue[0] || span_is(r->spec.queue, f->queue)) &&
+           r->display_bytes <= record->body.len &&
            (!f->tag[0] || has_tag(span_of(record->body.data, r->display_bytes), f->tag));
 }
 
@@ -227,15 +235,16 @@ static unsigned hours_back(const struct listing *l, msec hour)
     return (unsigned)(l->oldest_hour + l->hours - 1 - hour);
 }
 
-/* Of an hour, those that ended at `at` or before, from the offset on. */
+/* Of an hour, those that ended at `at` or before, but not before the time asked for, from the offset on. */
 static void ask_ids(struct listing *l)
 {
-    char key[RECORD_KEY_BYTES + 1], max[32], offset[16], count[8];
+    char key[RECORD_KEY_BYTES + 1], max[32], min[32], offset[16], count[8];
     size_t len = record_key_index(key, ask_broker(l->api->ask)->shard, tenant_of(l), l->hour * HOUR_MS);
     snprintf(max, sizeof max, "%lld", (long long)l->at);
+    snprintf(min, sizeof min, "%lld", (long long)l->filter.after);
     snprintf(offset, sizeof offset, "%u", l->offset);
     snprintf(count, sizeof count, "%d", ROUND);
-    const struct span argv[] = {span_str("ZREVRANGEBYSCORE"), span_of(key, len), span_str(max),    span_str("-inf"),
+    const struct span argv[] = {span_str("ZREVRANGEBYSCORE"), span_of(key, len), span_str(max),    span_str(min),
                                 span_str("WITHSCORES"),       span_str("LIMIT"), span_str(offset), span_str(count)};
     if (!ask(l, on_ids, argv, ARRAY_COUNT(argv)))
         fail(l, ERR_STORE);
@@ -293,10 +302,10 @@ static void on_left(struct exchange *x, bool gone)
 }
 
 static void begin(struct api *api, struct exchange *x, const struct visit *v, const struct filter *filter, unsigned limit,
-                  msec at, const struct id *last, bool cursors)
+                  const struct place *from, bool cursors)
 {
     msec now = clock_wall(), kept = MAX(KEPT_MAX_MS, (msec)api->conf->broker.failed_ttl_ms);
-    msec newest = (at ? MIN(at, now) : now) / HOUR_MS + (at ? 0 : 1); /* a broker's clock may be ahead of ours */
+    msec newest = MIN(from->at, now + HOUR_MS) / HOUR_MS; /* a broker's clock may be ahead of ours */
     msec oldest = MAX((now - kept) / HOUR_MS, filter->after / HOUR_MS);
     unsigned hours = newest >= oldest ? (unsigned)(newest - oldest + 1) : 0;
     struct listing *l = ask_broker(api->ask)->known ? calloc(1, sizeof *l + hours) : NULL;
@@ -312,11 +321,8 @@ static void begin(struct api *api, struct exchange *x, const struct visit *v, co
     l->hours = hours;
     l->oldest_hour = oldest;
     l->hour = newest;
-    l->at = at ? at : newest * HOUR_MS + HOUR_MS;
-    if (last)
-        l->last = *last;
-    else
-        memset(l->last.bytes, 0xff, ID_BYTES); /* before all */
+    l->at = from->at;
+    l->last = from->last;
     l->tenant_len = v->caller.tenant.len;
     memcpy(l->tenant, v->caller.tenant.data, l->tenant_len);
     json_lit(&l->out, "{\"jobs\":[");
@@ -326,6 +332,14 @@ static void begin(struct api *api, struct exchange *x, const struct visit *v, co
         count_hours(l);
     else
         finish(l, false);
+}
+
+/* Before all that ended before that instant. */
+static struct place newest_before(msec instant)
+{
+    struct place place = {.at = instant - 1};
+    memset(place.last.bytes, 0xff, ID_BYTES);
+    return place;
 }
 
 static bool refuse(struct exchange *x, const char *param, const char *message)
@@ -354,23 +368,23 @@ static bool read_status(struct exchange *x, const struct query_param *p, enum st
     return !p->given || *ret_state ? true : refuse(x, p->name, "must be completed, failed, cancelled or expired");
 }
 
-static bool read_time(struct exchange *x, const struct query_param *p, msec *ret_at)
+/* *at is left as it is if none was given. */
+static bool read_time(struct exchange *x, const struct query_param *p, msec *at)
 {
-    *ret_at = 0;
-    return !p->given || !clock_parse(span_str(p->value), ret_at) ? true : refuse(x, p->name, "must be an RFC 3339 time");
+    return !p->given || !clock_parse(span_str(p->value), at) ? true : refuse(x, p->name, "must be an RFC 3339 time");
 }
 
-/* "<end>-<id>", as `next` says it. */
-static bool read_cursor(struct exchange *x, const struct query_param *p, msec *ret_at, struct id *ret_id)
+/* "<end>-<id>", as `next` says it; likewise. */
+static bool read_cursor(struct exchange *x, const struct query_param *p, struct place *from)
 {
+    struct place given;
     char *end = NULL;
-    long long at = strtoll(p->value, &end, 10);
-    *ret_at = 0;
     if (!p->given)
         return true;
-    if (at <= 0 || *end != '-' || id_parse(span_str(end + 1), ret_id))
+    given.at = strtoll(p->value, &end, 10);
+    if (given.at <= 0 || *end != '-' || id_parse(span_str(end + 1), &given.last))
         return refuse(x, p->name, "must be what `next` of the page before says");
-    *ret_at = at;
+    *from = given;
     return true;
 }
 
@@ -381,20 +395,23 @@ void handle_list(struct api *api, struct exchange *x, const struct visit *v)
         [STATUS] = {.name = "status"}, [QUEUE] = {.name = "queue"}, [TAG] = {.name = "tag"},      [AFTER] = {.name = "after"},
         [BEFORE] = {.name = "before"}, [LIMIT] = {.name = "limit"}, [CURSOR] = {.name = "cursor"}};
     struct filter f = {0};
-    struct id last;
+    msec before = MSEC_NEVER;
+    struct place from = newest_before(MSEC_NEVER);
     unsigned limit;
-    msec at;
     if (!query_read(x, v->request->query, p, ARRAY_COUNT(p)) || !read_status(x, &p[STATUS], &f.state) ||
-        !read_time(x, &p[AFTER], &f.after) || !read_time(x, &p[BEFORE], &f.before) || !read_limit(x, &p[LIMIT], &limit) ||
-        !read_cursor(x, &p[CURSOR], &at, &last))
+        !read_time(x, &p[AFTER], &f.after) || !read_time(x, &p[BEFORE], &before) || !read_limit(x, &p[LIMIT], &limit) ||
+        !read_cursor(x, &p[CURSOR], &from))
         return;
+    if (from.at >= before)
+        from = newest_before(before);
     memcpy(f.queue, p[QUEUE].value, sizeof f.queue);
     memcpy(f.tag, p[TAG].value, sizeof f.tag);
-    begin(api, x, v, &f, limit, at, at ? &last : NULL, true);
+    begin(api, x, v, &f, limit, &from, true);
 }
 
 void handle_history(struct api *api, struct exchange *x, const struct visit *v)
 {
+    struct place from = newest_before(MSEC_NEVER);
     if (query_read(x, v->request->query, NULL, 0))
-        begin(api, x, v, &(struct filter){0}, HISTORY, 0, NULL, false);
+        begin(api, x, v, &(struct filter){0}, HISTORY, &from, false);
 }

@@ -1,5 +1,6 @@
 """Listing what has ended: newest end first, by status, queue, tag and time, page by page."""
 
+import datetime
 import time
 
 import pytest
@@ -86,6 +87,34 @@ def test_by_time(shelf):
     (after,) = pages(shelf, after=middle, limit=100)
     (before,) = pages(shelf, before=middle, limit=100)
     assert ids(after) == ids(later) and ids(after) + ids(before) == ids(jobs)
+
+
+def test_before_the_first_instant_there_is_nothing(shelf):
+    assert listed(shelf, before="1970-01-01T00:00:00Z") == {"jobs": [], "next": None}
+
+
+def test_a_page_begins_at_the_time_asked_for():
+    """Whatever ended later is not looked at, however much it is."""
+    with Quern() as system:
+        first = system.ended(system.submit("first")["id"])
+        system.request("POST", "/v1/jobs/bulk", [{"prompt": "later"}] * 1100)
+        until(lambda: system.stats()["completed"] == 1101, "all have ended", 60)
+        end = datetime.datetime.fromisoformat(first["completed_at"])
+        after = (end + datetime.timedelta(milliseconds=1)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        page = listed(system, before=after)
+        assert ids(page["jobs"]) == [first["id"]] and page["next"] is None
+
+
+def test_an_end_that_was_undone_is_not_listed():
+    """In a store that came back older, a job redriven since is in the index with its old end."""
+    with Quern() as system:
+        job_id = system.submit("once")["id"]
+        system.ended(job_id)
+        (key,) = [k for k in system.redis("--scan").split() if ":ix:" in k]
+        index, hour = key.rsplit(":", 1)
+        before = int(hour) - 2
+        assert system.redis("ZUNIONSTORE", f"{index}:{before}", "1", key, "WEIGHTS", f"{before / int(hour)!r}") == "1"
+        assert ids(listed(system)["jobs"]) == [job_id]
 
 
 def test_history_is_the_last_fifty(shelf):
