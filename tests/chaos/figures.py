@@ -72,7 +72,8 @@ def redelivery(rounds=40):
         for n in range(4):
             many += killed_with_jobs(q, 100, f"many{n}", 1000)
     kept = say("a worker child's first crash to the next call, credit free elsewhere", few, 1000)
-    print(f"  with 50 jobs in the child, of which eight at a time may run elsewhere: p50 {quantile(many, 0.5):.0f}, p99 {quantile(many, 0.99):.0f} ms")
+    print(f"  with 50 jobs in the child, of which eight at a time may run elsewhere: p50 {quantile(many, 0.5):.0f}, "
+          f"p99 {quantile(many, 0.99):.0f} ms")
     return kept
 
 

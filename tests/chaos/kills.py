@@ -38,7 +38,9 @@ def cause(run, job, call, following):
     fault = run.laid_to(call, following["at"])
     if not fault:
         return "made for a submit that was then withdrawn as outcome_unknown" if run.withdrawn(job, call) else "nothing"
-    return "running in a worker child that was killed" if fault["t"] <= call["closed"] else "answered to a worker child that was killed before its outcome was stored"
+    if fault["t"] <= call["closed"]:
+        return "running in a worker child that was killed"
+    return "answered to a worker child that was killed before its outcome was stored"
 
 
 class Tally:
@@ -89,7 +91,8 @@ async def run(a):
             wrong = check(history.lines)
             bad = wrong or [line for line in history.lines if line["op"] == "odd"]
             tally.add(history.lines, wrong)
-            print(f"round {seed}: {time.monotonic() - began:.0f} s, up to {load.peak} jobs under way, {len(wrong)} wrong; so far\n{tally}", flush=True)
+            took = time.monotonic() - began
+            print(f"round {seed}: {took:.0f} s, up to {load.peak} jobs under way, {len(wrong)} wrong; so far\n{tally}", flush=True)
             if bad:
                 print(f"history and logs: {world.keep(history, f'kills-{seed}')}\n{report(history.lines, wrong)}")
         sentences = await asyncio.to_thread(broken_peace, world.q)

@@ -7,13 +7,13 @@ chaos: all $(BUILD)/quern-upstream ## SECONDS=60 SEED=n: 1 000 jobs under way wh
 chaos-kills: all $(BUILD)/quern-upstream ## KILLS=1000 SEED=n: kill -9 of every role under load, and what it cost
 	$(CHAOS)/kills.py --kills $(or $(KILLS),1000) $(if $(SEED),--seed $(SEED))
 
-chaos-syscalls: packages-check all $(BUILD)/quern-upstream ## ROLE= LIFE=plain PART=1/1 AT=site: a process dies at every system call of one job's life
+chaos-syscalls: all $(BUILD)/quern-upstream ## ROLE= LIFE=plain PART=1/1 AT=site: a process dies at every system call of one job's life
 	$(CHAOS)/syscalls.py --life $(or $(LIFE),plain) --part $(or $(PART),1/1) $(if $(ROLE),--role $(ROLE)) $(if $(AT),--at $(AT))
 
 chaos-figures: all $(BUILD)/quern-upstream ## FIGURES=redelivery dispatch cuts calm: what deaths and cuts cost, each beside its bound
 	$(CHAOS)/figures.py $(FIGURES)
 
-chaos-check: all $(BUILD)/quern-upstream ## the checker's own tests, ten seconds of chaos, and a few of the system calls
+chaos-check: all $(BUILD)/quern-upstream ## the checker's own tests, eight seconds of chaos, a few of the system calls
 	$(PYTEST) tests/chaos
 	$(CHAOS)/chaos.py --seconds 8 $(if $(SEED),--seed $(SEED))
 	$(CHAOS)/syscalls.py --part $$(($$(date +%j) % 45 + 1))/45

@@ -52,7 +52,10 @@ def piece(t, offset, text, run=1):
 
 END = ["completed", "12:00", "echo 1: j plain", 1]
 AGAIN = {"calls": [call(1, 2), call(2, 3)], "content": "echo 2: j plain"}
-FAILING = {"calls": [call(n, 1 + n / 5, fault="status_500", status=500) for n in range(1, 5)], "content": None, "status": "failed", "may": ("failed",)}
+FAILING = {"calls": [call(n, 1 + n / 5, fault="status_500", status=500) for n in range(1, 5)],
+           "content": None, "status": "failed", "may": ("failed",)}
+REFUSED = [line(0, "settings", None, lease_s=2.0), line(1, "submit", prompt=PROMPT, max_attempts=3, may=("completed",)),
+           line(2, "refused", code="overloaded")]
 
 GOOD = {
     "a plain life": lines(),
@@ -72,14 +75,12 @@ GOOD = {
     "called late by a worker that stood still": lines(line(3, "cancel", id=JOB, began=2.9, status=200), fault("stop", 2.5, 6.5),
                                                       status="cancelled", content=None, may=("completed", "cancelled"), calls=[call(1, 6.5)]),
     "forgotten": lines(line(5, "forget", id=JOB, status=204), read(6, 7, "gone"), may=("completed", "gone")),
-    "a stream over a break and a second run": lines(piece(2, 0, "ec"), piece(2.1, 2, "ho"), piece(3, 0, "echo 1: ", run=2), piece(3.1, 8, "j plain", run=2),
+    "a stream over a break and a second run": lines(piece(2, 0, "ec"), piece(2.1, 2, "ho"),
+                                                    piece(3, 0, "echo 1: ", run=2), piece(3.1, 8, "j plain", run=2),
                                                     line(3.2, "ended", run=2, offset=15)),
     "refused, then taken": lines(line(1.05, "refused", code="overloaded")),
-    "refused, and left alone": [line(0, "settings", None, lease_s=2.0), line(1, "submit", prompt=PROMPT, max_attempts=3, may=("completed",)),
-                                line(2, "refused", code="overloaded")],
-    "unknown, and it did run": [line(0, "settings", None, lease_s=2.0), line(1, "submit", prompt=PROMPT, max_attempts=3, may=("completed",)),
-                                line(1.5, "refused", code="overloaded"), line(2, "unknown", why="outcome_unknown"), call(1, 1.8),
-                                line(9, "found", id=JOB)],
+    "refused, and left alone": REFUSED,
+    "unknown, and it did run": [*REFUSED, line(2, "unknown", why="outcome_unknown"), call(1, 1.8), line(9, "found", id=JOB)],
     "another request under its key": lines(line(2, "mismatch", status=422)),
 }
 
@@ -123,10 +124,8 @@ BAD = {
     "an earlier run in a stream": ("I11", lines(piece(2, 0, "e", run=2), piece(2.1, 0, "e", run=1))),
     "a stream that says something else": ("I11", lines(piece(2, 0, "echo 1: no"), line(3, "ended", run=1, offset=10))),
     "a stream that lacks its tail": ("I11", lines(piece(2, 0, "echo"), line(3, "ended", run=1, offset=9))),
-    "refused, and it ran": ("I13", [line(0, "settings", None, lease_s=2.0), line(1, "submit", prompt=PROMPT, max_attempts=3, may=("completed",)),
-                                    line(2, "refused", code="overloaded"), call(1, 1.8)]),
-    "refused, and it is stored": ("I13", [line(0, "settings", None, lease_s=2.0), line(1, "submit", prompt=PROMPT, max_attempts=3, may=("completed",)),
-                                          line(2, "refused", code="overloaded"), line(9, "found", id=JOB)]),
+    "refused, and it ran": ("I13", [*REFUSED, call(1, 1.8)]),
+    "refused, and it is stored": ("I13", [*REFUSED, line(9, "found", id=JOB)]),
     "given up as poison": ("poison", lines(line(9, "final", id=JOB, status="failed", outcome=["failed", "12:00", None, 1], content=None,
                                                 code="poison"), may=("failed",), drop=("final", "read"), content=None)),
     "an answer that no promise allows": ("odd", lines(line(2, "odd", sentence="a read was answered <404>"))),

@@ -59,7 +59,8 @@ class World:
         self.read_calls = page["next"]
         for c in page["calls"]:
             name = c["prompt_head"].split(" ", 1)[0]
-            history.add("call", name, t=c["closed_ms"] / 1000, n=c["n"], at=c["at_ms"] / 1000, wall=c["wall_ms"], closed=c["closed_ms"] / 1000, ended=c["ended"],
+            closed = c["closed_ms"] / 1000
+            history.add("call", name, t=closed, n=c["n"], at=c["at_ms"] / 1000, wall=c["wall_ms"], closed=closed, ended=c["ended"],
                         status=c["status"], fault=c["fault"], port=c["peer_port"])
 
     async def finals(self, history):
