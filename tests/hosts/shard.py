@@ -273,11 +273,12 @@ class Shard:
         return until(check, f"{job_id} has ended", seconds)
 
     def ctl(self, *args, broker=0, check=True, key="person", broker_key=None):
-        """quernctl on the users' host, over TCP with a key of its own."""
-        host = self.broker_hosts[broker]
+        """quernctl on the users' host, over TCP with a key of its own. broker: which one is asked; None: whichever leads."""
+        hosts = self.broker_hosts if broker is None else [self.broker_hosts[broker]]
+        endpoints, keys = (",".join(x) for x in zip(*((f"tcp://{h.address}:{MONITOR}", self.keys[h.name]) for h in hosts)))
         done = subprocess.run(
-            ["nsenter", f"--net=/run/netns/{self.users.name}", str(BUILD / "quernctl"), "--json", "--endpoint", f"tcp://{host.address}:{MONITOR}",
-             "--key", str(self.dir / f"{key}.key"), "--broker-key", broker_key or self.keys[host.name], *args], capture_output=True, text=True, timeout=20)
+            ["nsenter", f"--net=/run/netns/{self.users.name}", str(BUILD / "quernctl"), "--json", "--endpoint", endpoints,
+             "--key", str(self.dir / f"{key}.key"), "--broker-key", broker_key or keys, *args], capture_output=True, text=True, timeout=20)
         if not check:
             return done
         assert done.returncode == 0, done

@@ -163,6 +163,18 @@ def test_a_standby_is_ready_while_it_waits(shard):
             said += manager.recv(4096).decode() + "\n"
 
 
+def test_quernctl_finds_whichever_broker_leads(shard):
+    leader, standby = shard.brokers
+    until(lambda: standby.logged("store.waits"), "the other waits")
+    before = shard.ctl("stats", broker=None)["epoch"]
+    assert shard.ctl("stats", broker=1, check=False).returncode == 4, "a standby does not answer"
+    leader.kill()
+    until(lambda: standby.logged("role.ready"), "the standby leads")
+    assert shard.ctl("stats", broker=None)["epoch"] > before
+    with shard.net.isolate(leader.host):  # a host that answers nothing at all
+        assert shard.ctl("stats", broker=None)["epoch"] > before
+
+
 def test_the_worst_of_several_takeovers(shard):
     """Back and forth: each goes away in turn, killed or stopped, and comes back as the standby."""
     worst = {}
