@@ -440,7 +440,7 @@ static void on_ack(void *owner, enum err error, const struct frame *frame)
         char detail[PROTO_TEXT_BYTES + 1];
         snprintf(detail, sizeof detail, "%.*s", SPAN_ARG(ack->detail));
         fail_with(e, &(struct fault){.error = find_told(ack->error),
-                                     .param = ack->error == ERR_ACK ? "ack" : NULL,
+                                     .param = find_told_param(ack->error),
                                      .message = detail[0] ? detail : NULL,
                                      .retry_after_ms = ack->retry_after_ms});
         return;

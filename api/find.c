@@ -47,3 +47,8 @@ enum err find_told(unsigned error)
     bool inside = error > ERR_NOMEM && error != ERR_LIMIT && error != ERR_SYSTEM && error != ERR_CORRUPT;
     return err_known(error) && !inside ? (enum err)error : ERR_BROKER;
 }
+
+const char *find_told_param(unsigned error)
+{
+    return error == ERR_ACK ? "ack" : NULL;
+}

@@ -19,3 +19,5 @@ enum err find_absent(const struct id *id);
 
 /* An error of the broker's as users may read it: one of the table in README.md. */
 enum err find_told(unsigned error);
+/* The field at fault when the broker refuses a submit with that error. NULL: none. */
+const char *find_told_param(unsigned error);

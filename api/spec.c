@@ -465,6 +465,12 @@ static enum err check_together(struct reader *r)
     return read_header_key(r);
 }
 
+void spec_say_json(struct spec_fault *fault, const struct json_fault *json)
+{
+    fault->param[0] = '\0';
+    snprintf(fault->message, sizeof fault->message, "at byte %zu: %s", json->at, json->what);
+}
+
 /* The root object, each of its fields read by `read`. */
 static enum err read_root(struct reader *r, struct span body, enum err (*read)(struct reader *r, const cJSON *v),
                           cJSON **ret_root)
@@ -473,7 +479,7 @@ static enum err read_root(struct reader *r, struct span body, enum err (*read)(s
     r->fault->param[0] = r->fault->message[0] = '\0';
     enum err e = json_parse(body, ret_root, &json);
     if (e == ERR_BAD_JSON)
-        return spec_refuse(r, e, "at byte %zu: %s", json.at, json.what);
+        spec_say_json(r->fault, &json);
     if (e)
         return e;
     if (!cJSON_IsObject(*ret_root))

@@ -44,6 +44,8 @@ struct spec_fault {
     char param[160]; /* "messages[2].role"; "" for the whole body */
     char message[256];
 };
+/* Says where a text stops being JSON, and why. */
+void spec_say_json(struct spec_fault *fault, const struct json_fault *json);
 
 /* ERR_BAD_JSON, ERR_INVALID, ERR_UNKNOWN_FIELD, ERR_TOO_LARGE, ERR_NOMEM; `fault` is filled for all but the last two. */
 MUST_USE enum err spec_read(struct span body, const struct spec_caller *caller, struct submission **ret_submission,

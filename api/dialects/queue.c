@@ -187,7 +187,6 @@ void handle_queue_submit(struct api *api, struct exchange *x, const struct visit
 {
     AUTO(json_free) cJSON *root = NULL;
     AUTO(json_out_done) struct json_out native = {0};
-    struct json_fault fault = {0};
     struct chat chat = {0};
     if (!query_read(x, v->request->query, NULL, 0))
         return;
@@ -195,12 +194,7 @@ void handle_queue_submit(struct api *api, struct exchange *x, const struct visit
         exchange_fail_with(x, ERR_MEDIA_TYPE);
         return;
     }
-    enum err e = json_parse(v->request->body, &root, &fault);
-    if (e) {
-        refuse(x, e, NULL, e == ERR_BAD_JSON ? fault.what : NULL);
-        return;
-    }
-    if (!read_chat(x, root, &chat))
+    if (!submit_parse(x, v->request->body, &root) || !read_chat(x, root, &chat))
         return;
     write_native(&native, &chat);
     if (native.failed) {

@@ -19,10 +19,11 @@ struct line {
     uint8_t state, ack;
     bool existing;
     uint32_t retry_after_ms;
-    struct spec_fault *fault; /* of a line that is wrong; owned */
+    struct spec_fault *fault; /* more of the error than its code; owned. NULL: nothing */
 };
 
 struct bulk {
+    const struct server *server;
     struct exchange *x;
     bool array; /* answered as it came */
     bool begun; /* every line was sent: answers may complete it */
@@ -50,14 +51,24 @@ static void put_text(struct json_out *out, const char *name, const char *value)
         json_lit(out, "null");
 }
 
+/* As for a single job: the broker's word, else how long the trouble has lasted. */
+static msec comeback_ms(const struct line *line)
+{
+    int status = err_http_status(line->error);
+    return line->retry_after_ms             ? line->retry_after_ms
+           : status == 429 || status == 503 ? server_patience(line->bulk->server)
+                                            : 0;
+}
+
 static void put_error(struct json_out *out, const struct line *line)
 {
     const struct spec_fault *f = line->fault;
+    msec retry_after_ms = comeback_ms(line);
     json_printf(out, "{\"error\":{\"code\":\"%s\"", err_name(line->error));
     put_text(out, "message", f && f->message[0] ? f->message : err_sentence(line->error));
     put_text(out, "param", f ? f->param : NULL);
-    if (line->retry_after_ms)
-        json_printf(out, ",\"retry_after_ms\":%u", line->retry_after_ms);
+    if (retry_after_ms)
+        json_printf(out, ",\"retry_after_ms\":%lld", (long long)retry_after_ms);
     json_lit(out, "}}");
 }
 
@@ -111,32 +122,42 @@ static void settle(struct line *line)
 
 /* ---- the lines ---- */
 
+/* The fault is kept where there is memory for it; its code always. */
+static void keep_fault(struct line *line, enum err error, const struct spec_fault *fault)
+{
+    line->error = error;
+    if (!fault->param[0] && !fault->message[0])
+        return;
+    line->fault = malloc(sizeof *fault);
+    if (line->fault)
+        *line->fault = *fault;
+}
+
+static void keep_refusal(struct line *line, const struct msg_ack *ack)
+{
+    struct spec_fault fault = {0};
+    const char *param = find_told_param(ack->error);
+    snprintf(fault.param, sizeof fault.param, "%s", param ? param : "");
+    snprintf(fault.message, sizeof fault.message, "%.*s", SPAN_ARG(ack->detail));
+    keep_fault(line, find_told(ack->error), &fault);
+    line->retry_after_ms = ack->retry_after_ms;
+}
+
 static void on_ack(void *owner, enum err error, const struct frame *frame)
 {
     struct line *line = owner;
     line->asked = NULL;
     line->error = error;
-    if (!error) {
+    if (!error && frame->ack.error) {
+        keep_refusal(line, &frame->ack);
+    } else if (!error) {
         const struct msg_ack *ack = &frame->ack;
-        line->error = ack->error ? find_told(ack->error) : ERR_OK;
-        line->retry_after_ms = ack->retry_after_ms;
         line->id = ack->id;
         line->existing = ack->existing;
         line->state = ack->state;
         line->ack = ack->ack;
     }
     settle(line);
-}
-
-/* The fault is kept where there is memory for it; its code always. */
-static void keep_fault(struct line *line, enum err error, const struct spec_fault *fault)
-{
-    line->error = error;
-    if (error == ERR_NOMEM || error == ERR_TOO_LARGE)
-        return;
-    line->fault = malloc(sizeof *fault);
-    if (line->fault)
-        *line->fault = *fault;
 }
 
 static void send_line(struct api *api, struct line *line, struct span text, const struct spec_caller *caller)
@@ -219,7 +240,7 @@ static void on_left(struct exchange *x, bool gone)
 }
 
 /* NULL: x was answered. */
-static struct bulk *begin(struct exchange *x, size_t count, bool array)
+static struct bulk *begin(struct api *api, struct exchange *x, size_t count, bool array)
 {
     char message[96];
     snprintf(message, sizeof message, "must have 1 to %d jobs, and has %zu", LINES_MAX, count);
@@ -232,6 +253,7 @@ static struct bulk *begin(struct exchange *x, size_t count, bool array)
         exchange_fail_with(x, ERR_NOMEM);
         return NULL;
     }
+    bulk->server = api->server;
     bulk->x = x;
     bulk->array = array;
     bulk->count = bulk->left = (uint32_t)count;
@@ -250,18 +272,13 @@ static bool is_ndjson(const struct http_head *head)
 static void take_array(struct api *api, struct exchange *x, struct span body, const struct spec_caller *caller)
 {
     AUTO(json_free) cJSON *root = NULL;
-    struct json_fault fault = {0};
-    enum err e = json_parse(body, &root, &fault);
-    if (!e && !cJSON_IsArray(root))
-        e = ERR_INVALID;
-    if (e) {
-        exchange_fail(x, &(struct fault){.error = e,
-                                         .message = e == ERR_BAD_JSON  ? fault.what
-                                                    : e == ERR_INVALID ? "the body must be an array of jobs, or NDJSON"
-                                                                       : NULL});
+    if (!submit_parse(x, body, &root))
+        return;
+    if (!cJSON_IsArray(root)) {
+        exchange_fail(x, &(struct fault){.error = ERR_INVALID, .message = "the body must be an array of jobs, or NDJSON"});
         return;
     }
-    struct bulk *bulk = begin(x, (size_t)cJSON_GetArraySize(root), true);
+    struct bulk *bulk = begin(api, x, (size_t)cJSON_GetArraySize(root), true);
     if (!bulk)
         return;
     send_items(api, bulk, root, caller);
@@ -272,7 +289,7 @@ static void take_array(struct api *api, struct exchange *x, struct span body, co
 
 static void take_lines(struct api *api, struct exchange *x, struct span body, const struct spec_caller *caller)
 {
-    struct bulk *bulk = begin(x, count_lines(body), false);
+    struct bulk *bulk = begin(api, x, count_lines(body), false);
     if (!bulk)
         return;
     send_lines(api, bulk, body, caller);

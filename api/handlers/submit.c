@@ -31,6 +31,18 @@ void submit_refuse(struct exchange *x, enum err e, const struct spec_fault *faul
                                      .message = fault->message[0] ? fault->message : NULL});
 }
 
+bool submit_parse(struct exchange *x, struct span body, cJSON **ret_root)
+{
+    struct json_fault json = {0};
+    struct spec_fault fault = {0};
+    enum err e = json_parse(body, ret_root, &json);
+    if (e == ERR_BAD_JSON)
+        spec_say_json(&fault, &json);
+    if (e)
+        submit_refuse(x, e, &fault);
+    return !e;
+}
+
 void submit_job(struct api *api, struct exchange *x, const struct visit *v, const struct submit_way *way)
 {
     struct spec_caller caller = {.tenant = v->caller.tenant,

@@ -12,6 +12,8 @@ bool submit_is_type(const struct http_head *head, const char *type);
 
 /* Says what is wrong with a field of the body. */
 void submit_refuse(struct exchange *x, enum err e, const struct spec_fault *fault);
+/* The body's tree, the caller's to free. false: it is no JSON, or there is no memory, and x was answered. */
+bool submit_parse(struct exchange *x, struct span body, cJSON **ret_root);
 
 struct submit_way {
     struct span body; /* native fields (spec.h); lent for the call */

@@ -69,6 +69,24 @@ def test_a_full_queue_refuses_the_lines_that_do_not_fit():
                 system.cancel(answer["id"])
 
 
+def test_who_may_come_again_is_told_when():
+    with Quern({"api": {"submit_ms": 300}}) as system:
+        with system.stopped("broker"):
+            got = answers(ndjson(system, [{"prompt": "x"}] * 3))
+        assert {a["error"]["code"] for a in got} <= {"outcome_unknown", "broker_unavailable"}
+        assert all(a["error"]["retry_after_ms"] > 0 for a in got), got
+
+
+def test_a_line_s_ack_that_the_store_cannot_give_is_named(system):
+    (answer,) = answers(ndjson(system, [{"prompt": "x", "ack": "synced"}]))
+    assert answer["error"]["code"] == "ack_unavailable" and answer["error"]["param"] == "ack", answer
+
+
+def test_where_an_array_is_no_json_is_said(system):
+    reply = system.request("POST", "/v1/jobs/bulk", '[{"prompt":"x"},}]', headers={"Content-Type": "application/json"})
+    assert reply.status == 400 and reply.error["message"].startswith("at byte 16: "), reply
+
+
 @pytest.mark.parametrize("body, type_, status", [
     ("", "application/x-ndjson", 422), ("\n \n", "application/x-ndjson", 422), ("{}", "application/json", 422), ("[]", "application/json", 422),
     ("[", "application/json", 400), ("{}", "text/plain", 415)])

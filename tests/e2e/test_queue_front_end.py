@@ -130,4 +130,4 @@ def test_unknown_jobs(system):
 
 def test_a_body_that_is_no_json(system):
     reply = system.request("POST", "/api/chat", "{", headers={"Content-Type": "application/json"})
-    assert reply.status == 400 and reply.json["success"] is False
+    assert reply.status == 400 and reply.json["success"] is False and reply.json["error"].startswith("at byte 1: "), reply
