@@ -26,6 +26,7 @@ ACTS = {"kill": 12, "stop": 6, "cut": 4, "end": 2, "drop": 1, "storm": 1, "reloa
 STOPS_S = (0.3, 1.5, 3.5)
 HELD_AT_ONCE = 2
 LAG_S = 0.4
+LOOK_S = 0.25
 CUTS_S = (0.0, 0.05, 0.25, 2.0)  # shorter and longer than a worker may be away (broker.return_ms); figures.py measures the edge
 STORMS = ({"fault": "status_429", "retry_after": "1"}, {"latency_ms": 1500})
 
@@ -70,6 +71,11 @@ class Hand:
         for pid in self.q.children("worker"):
             self.ports.setdefault(pid, set()).update(ports_of(pid, sockets))
 
+    async def keep_looking(self):
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_S)
+
     def ports_of(self, pid):
         return self.ports.get(pid, set()) | ports_of(pid, provider_sockets(self.q.upstream.port))
 
@@ -81,7 +87,6 @@ class Hand:
         self.number += 1
         self.rng = random.Random(f"{self.seed} act {self.number}")
         pause = self.rng.choice(pauses)
-        self.look()
         await getattr(self, self.pick(self.acts))()
         await asyncio.sleep(pause)
 

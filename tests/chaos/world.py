@@ -109,12 +109,13 @@ class World:
         hand = Hand(self.q, history, seed, self.children, self.wires, acts)
         reader.start()
         load.start()
-        lag = asyncio.create_task(hand.watch_lag())
+        watching = [asyncio.create_task(hand.watch_lag()), asyncio.create_task(hand.keep_looking())]
         try:
             await hurt(hand, load)
         finally:
             await hand.rest()
-            lag.cancel()
+            for task in watching:
+                task.cancel()
             ended = await load.finish(END_WITHIN_S)
         await asyncio.to_thread(self.q.ready)
         await asyncio.to_thread(reader.stop)
