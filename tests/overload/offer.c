@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 #define PHASES_MAX 16
-#define WINDOW_NS  250000000u
+#define WINDOW_NS  500000000u
 #define GRACE_NS   15000000000u /* after the last phase, for answers that are due */
 
 static const char *const class_names[] = {"interactive", "standard", "background"};

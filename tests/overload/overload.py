@@ -38,13 +38,13 @@ def offer(q, *phases, obey=0.0, mix=(1, 1, 1), connections=2000, seed=1):
 
 
 def recovery(before, after, margin=1.5):
-    """Seconds of the phase `after` until no class's windows have a median above `margin` times that of before, or 20 ms more."""
+    """Seconds of the phase `after` until no class's windows have a median above `margin` times that of before, and 50 ms more."""
     worst = 0.0
     for name in CLASSES:
-        usual = max(before[name]["p50"] * margin, before[name]["p50"] + 20)
+        usual = max(before[name]["p50"] * margin, before[name]["p50"] + 50)
         for window in after["series"]:
             if window[name]["count"] and window[name]["p50"] > usual:
-                worst = max(worst, window["at"] + 0.25)
+                worst = max(worst, window["at"] + 0.5)
     return worst
 
 
