@@ -177,6 +177,12 @@ struct proc *broker_waiting(void)
     return NULL;
 }
 
+msec broker_time(void)
+{
+    struct host *host = leader();
+    return host ? host->broker->axis.base + (sim.now - host->broker->axis.mono_at) : sim.now + sim.true_wall;
+}
+
 bool broker_is_healing(void)
 {
     struct host *host = leader();

@@ -51,7 +51,7 @@ static uint64_t trait(const struct fact *fact, unsigned which, uint64_t below)
 
 static struct rec_spec spec_of(const struct fact *fact)
 {
-    msec now = sim.now + sim.true_wall;
+    msec now = broker_time(); /* as a caller whose clock agrees with the broker's */
     struct rec_spec spec = {
         .tenant = span_str(fact->tenant),
         .queue = span_str(fact->queue),
@@ -168,7 +168,7 @@ static void go_for(struct child *child, struct wish *wish)
         submits[fact->number] = wish;
         e = ask_submit(child->ask, &submission, &fact->id, wish->watch, on_answer, wish, &wish->asked);
     } else if (wish->want == WANT_PATCH) {
-        msec deadline = chance(300) ? sim.now + sim.true_wall + (msec)draw(50000) : 0;
+        msec deadline = chance(300) ? broker_time() + (msec)draw(50000) : 0;
         e = ask_patch(child->ask, &fact->id, tenant, (unsigned)draw(11), deadline, on_answer, wish, &wish->asked);
     } else if (wish->want == WANT_WATCH) {
         e = ask_watch(child->ask, &fact->id, tenant, (uint32_t)draw(3), draw(20), on_answer, wish, &wish->asked);

@@ -34,7 +34,10 @@ static msec a_while(msec usual)
 
 static bool cut(void)
 {
-    network_cut(some_peer(), chance(500) ? (msec)draw(500) : 0);
+    struct proc *proc = some_peer();
+    if (sim.cuts && sim.now < proc->cut_until + 2000) /* two in a row would be a longer one */
+        return false;
+    network_cut(proc, chance(500) ? (msec)draw(500) : 0);
     return true;
 }
 static bool cut_silent(void)

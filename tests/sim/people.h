@@ -29,6 +29,8 @@ void brokers_end(void);
 struct proc *broker_at(unsigned index);
 struct proc *broker_leading(void); /* NULL: none */
 struct proc *broker_waiting(void);
+/* The time by which jobs are due: of the one that leads. */
+msec broker_time(void);
 /* What it wrote is being sent to a Redis that came back older: that has the ends of jobs that live, and the other way round. */
 bool broker_is_healing(void);
 /* One that led has been stopped, and may not know that it leads no more. */
