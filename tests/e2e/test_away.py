@@ -32,8 +32,10 @@ def test_the_broker_stopped():
             until(lambda: q.request("GET", "/readyz").status == 503, "not ready any more", 30)
             assert q.request("GET", "/health").json["status"] != "healthy"
         until(lambda: q.request("POST", "/v1/jobs?wait=20s", {"prompt": "after"}).status == 200, "well again")
-        assert not q.upstream.calls_with("lost"), "a refused submit was called"
-        assert q.stats()["waiting"] == 0 and q.stats()["active"] == 0
+        # of one whose outcome is unknown the withdrawal may come after its call; the others did nothing
+        certain = [i for i, reply in enumerate(replies) if reply.error["code"] != "outcome_unknown"]
+        assert not [i for i in certain if q.upstream.calls_with(f"lost {i}")], "a refused submit was called"
+        until(lambda: q.stats()["waiting"] == 0 and q.stats()["active"] == 0, "nothing of them is left")
 
 
 def test_redis_stopped():
