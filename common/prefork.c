@@ -61,6 +61,7 @@ struct parent {
     int signal_fd;
     int said_fds[2]; /* children write to [1]; −1 when not open */
     msec watch_ms;   /* a child silent for this long is killed; 0: they are not watched */
+    msec passed_at;  /* when it last looked around; 0: not yet */
     sigset_t mask_before;
 };
 
@@ -236,6 +237,21 @@ static void kill_overdue(struct parent *parent, msec now)
         struct child *child = CONTAINER_OF(node, struct child, node);
         if (child->kill_at <= now)
             kill_child(parent, child);
+    }
+}
+
+/* It looks around twice in the time that a child may be silent. What is beyond that it stood still, as its children may have,
+ * on a machine that slept: no silence of theirs. */
+static void excuse_pause(struct parent *parent, msec now)
+{
+    msec missed = parent->passed_at ? now - parent->passed_at - parent->watch_ms / 2 : 0;
+    parent->passed_at = now;
+    if (missed <= 0)
+        return;
+    struct list *node;
+    LIST_EACH (node, &parent->children) {
+        struct child *child = CONTAINER_OF(node, struct child, node);
+        child->heard_at = MIN(now, child->heard_at + missed);
     }
 }
 
@@ -441,6 +457,7 @@ static void run(struct parent *parent)
     while (!parent->stops || parent->children_count) {
         msec now = clock_mono();
         notify_alive(now);
+        excuse_pause(parent, now);
         take_signals(parent, now);
         reap(parent, now);
         hear_children(parent, now);

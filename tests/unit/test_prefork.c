@@ -457,6 +457,39 @@ static void test_a_child_that_hangs_is_started_again(void **state)
     stop_listening_for_notifications();
 }
 
+static void forget_notifications(void)
+{
+    char text[256];
+    while (recv(notify_fd, text, sizeof text, MSG_DONTWAIT) >= 0)
+        ;
+}
+
+/* A machine that slept, a container that was frozen: nobody could say anything, and nobody could hear it. */
+static void test_children_that_stood_still_with_their_parent_live_on(void **state)
+{
+    pid_t children[CHILDREN];
+    struct pollfd told = {.fd = w.hear_fd, .events = POLLIN};
+    listen_for_notifications();
+    setenv("WATCHDOG_USEC", "1000000", 1);
+    start();
+    unsetenv("WATCHDOG_USEC");
+    expect_all('S', children);
+    expect_notification("WATCHDOG=1");
+    kill(w.parent, SIGSTOP);
+    for (int i = 0; i < CHILDREN; i++)
+        kill(children[i], SIGSTOP);
+    poll(&told, 1, 1500); /* longer than any of them may be silent */
+    forget_notifications();
+    kill(w.parent, SIGCONT);
+    expect_notification("WATCHDOG=1"); /* it has looked around */
+    for (int i = 0; i < CHILDREN; i++)
+        kill(children[i], SIGCONT);
+    for (int i = 0; i < 2; i++)
+        expect_notification("WATCHDOG=1");
+    assert_int_equal(poll(&told, 1, 0), 0); /* no other was started */
+    stop_listening_for_notifications();
+}
+
 static void test_foreign_pid_file_is_left_alone(void **state)
 {
     pid_t pids[CHILDREN];
@@ -605,6 +638,7 @@ int main(void)
         T(test_child_that_says_nothing_runs_after_a_second),
         T(test_watchdog_is_fed),
         T(test_a_child_that_hangs_is_started_again),
+        T(test_children_that_stood_still_with_their_parent_live_on),
         T(test_foreign_pid_file_is_left_alone),
         T(test_pid_file_that_cannot_be_written_is_no_reason_to_stop),
         T(test_what_a_child_inherits),
