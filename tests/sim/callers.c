@@ -67,7 +67,7 @@ static struct rec_spec spec_of(const struct fact *fact)
     };
     if (trait(fact, 7, 10) == 0)
         spec.delay_ms = trait(fact, 8, 5000);
-    if (trait(fact, 9, 20) == 0)
+    if (trait(fact, 9, 20) == 0 && sim.wall == sim.true_wall) /* else it may be hours away for the next broker */
         spec.run_at = now + (msec)trait(fact, 10, 10000);
     if (!sim.gentle && trait(fact, 11, 15) == 0)
         spec.max_wait_ms = 1 + trait(fact, 12, 20000);

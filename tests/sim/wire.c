@@ -112,7 +112,7 @@ static void fly(struct conn *conn, uint32_t number, unsigned to, struct span hea
     msec at = sim.now + latency();
     if (sim.rough && strikes(TROUBLE_LOST, 10))
         return;
-    if (sim.rough && strikes(TROUBLE_REORDERED, 10)) {
+    if (sim.rough && !truth_is_submit(header) && strikes(TROUBLE_REORDERED, 10)) {
         later(at - sim.now + (msec)draw(chance(200) ? 25000 : 100), arrive, f, 0);
         return;
     }
