@@ -1,9 +1,9 @@
 # HTTP framing against nginx and HAProxy: README.md.
 
 CASES ?= 3000
-SEED  ?= 1
+
 framing: $(BUILD)/quern-api ## CASES= SEED= CASE=: the same bytes to Quern, nginx and HAProxy, which must see the same requests
-	QUERN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 tests/framing/framing.py --cases $(CASES) --seed $(SEED) $(if $(CASE),--case $(CASE))
+	QUERN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 tests/framing/framing.py --cases $(CASES) --seed $(or $(SEED),1) $(if $(CASE),--case $(CASE))
 
 check-framing: ## the short form
 	$(MAKE) framing CASES=1500
