@@ -127,7 +127,7 @@ class Hunt:
 
     def __init__(self, bugs):
         self.waiting, self.lock = queue.SimpleQueue(), threading.Lock()
-        self.healthy, self.missed, self.width = {}, [], max(len(bug.name) for bug in bugs)
+        self.healthy, self.caught, self.width = {}, [], max(len(bug.name) for bug in bugs)
         for bug in bugs:
             self.waiting.put(bug)
 
@@ -158,9 +158,9 @@ class Hunt:
             if code == 0:
                 raise Trouble(f"MISSED: {named(bug.catcher)} passes")
             word = named(bug.catcher)
+            self.caught.append(bug.name)
         except Trouble as trouble:
             word = str(trouble)
-            self.missed.append(bug.name)
         finally:
             scratch.heal()
         print(f"{bug.name:{self.width}}  {time.monotonic() - began:6.1f}  {word}", flush=True)
@@ -225,8 +225,8 @@ def main():
     for thread in threads:
         thread.join()
     shutil.rmtree(home, ignore_errors=True)
-    print(f"{len(bugs) - len(hunt.missed)} of {len(bugs)} bugs caught")
-    sys.exit(bool(hunt.missed))
+    print(f"{len(hunt.caught)} of {len(bugs)} bugs caught")
+    sys.exit(len(hunt.caught) < len(bugs))
 
 
 if __name__ == "__main__":
