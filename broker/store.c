@@ -340,8 +340,8 @@ void store_turn(struct store *s, msec now)
         }
     }
     link_look_at_memory(s);
-    /* Redis answers before it writes, and when its disk is full it keeps what it could not write and refuses the next command: a
-     * commit is written when leadership was renewed so long after it. */
+    /* Redis answers before it writes, and when its disk is full it keeps what it could not write and refuses the next command:
+     * a commit is written when leadership was renewed so long after it. */
     ring_trim(&s->ring, MIN(loop_now(s->loop), s->held_at), s->options.ring_bytes);
     send_commits(s);
     asks_send(s);

@@ -9,8 +9,8 @@
  *
  * Where systemd watches the role (WatchdogSec=), the parent watches its children by the same time: each says from its loop that
  * it still turns (pulse.h), and one that has been silent for WATCHDOG_USEC is killed and started again, so that a child that
- * hangs or spins is not a hole in the service for ever. Time in which the parent itself stood still, as on a machine that slept,
- * is nobody's silence. Elsewhere a child may be stopped for as long as a debugger likes.
+ * hangs or spins is not a hole in the service for ever. Time in which the parent itself stood still, as on a machine that
+ * slept, is nobody's silence. Elsewhere a child may be stopped for as long as a debugger likes.
  *
  * A killed parent leaves nothing behind: its children then get SIGTERM (PR_SET_PDEATHSIG), not SIGKILL, because a worker may
  * hold finished calls that were paid for, and drain as if the parent had asked. Nobody is left to kill one that does not end;
