@@ -137,9 +137,9 @@ static void put_error(struct json_out *out, const struct rec_ended *r)
     json_lit(out, "}");
 }
 
-unsigned job_ended_progress(const struct rec_ended *r)
+unsigned job_ended_progress(const struct rec_ended *ended)
 {
-    return r->state == STATE_COMPLETED ? 100 : r->run ? 10 : 0;
+    return ended->state == STATE_COMPLETED ? 100 : ended->run ? 10 : 0;
 }
 
 static void open_ended(struct json_out *out, const struct id *id, const struct rec_ended *r, struct span body)
@@ -172,11 +172,11 @@ enum err job_from_ended(struct json_out *out, const struct id *id, const struct 
     return ERR_OK;
 }
 
-void job_summary(struct json_out *out, const struct id *id, const struct rec_ended *r, struct span body)
+void job_summary(struct json_out *out, const struct id *id, const struct rec_ended *ended, struct span body)
 {
-    open_ended(out, id, r, body);
-    put_usage(out, &r->usage);
-    put_error(out, r);
+    open_ended(out, id, ended, body);
+    put_usage(out, &ended->usage);
+    put_error(out, ended);
     json_lit(out, "}");
 }
 
