@@ -173,7 +173,7 @@ static void finish_reader(struct reader *r, enum err error, struct span bytes)
     if (error && !begun)
         exchange_fail_with(x, error);
     else
-        exchange_end(x, error || cut ? (struct span){0} : bytes);
+        exchange_end(x, error || cut ? span_of(NULL, 0) : bytes);
 }
 
 /* What is fresh to all who are live; with the last of it they are finished. Without memory for it they are cut: they come again

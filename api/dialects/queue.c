@@ -8,6 +8,7 @@
  *   failed     failed, cancelled, expired */
 #include "api/dialects/dialects.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "api/errand.h"
@@ -209,11 +210,12 @@ void handle_queue_submit(struct api *api, struct exchange *x, const struct visit
 
 static void write_stats(struct json_out *out, const struct msg_stats_answer *s)
 {
-    unsigned long long waiting = stats_number(s, "waiting"), active = stats_number(s, "active");
-    json_printf(out, "{\"waiting\":%llu,\"active\":%llu,\"completed\":%llu,\"failed\":%llu,\"total\":%llu}", waiting, active,
-                (unsigned long long)stats_number(s, "completed"),
-                (unsigned long long)(stats_number(s, "failed") + stats_number(s, "cancelled") + stats_number(s, "expired")),
-                waiting + active);
+    uint64_t waiting = stats_number(s, "waiting"), active = stats_number(s, "active"),
+             failed = stats_number(s, "failed") + stats_number(s, "cancelled") + stats_number(s, "expired");
+    json_printf(out,
+                "{\"waiting\":%" PRIu64 ",\"active\":%" PRIu64 ",\"completed\":%" PRIu64 ",\"failed\":%" PRIu64
+                ",\"total\":%" PRIu64 "}",
+                waiting, active, stats_number(s, "completed"), failed, waiting + active);
 }
 
 void handle_queue_stats(struct api *api, struct exchange *x, const struct visit *v)

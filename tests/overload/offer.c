@@ -335,8 +335,9 @@ static void print_quantiles(const char *name, const struct samples *s, int class
             some[count++] = s->list[i];
     qsort(some, count, sizeof *some, by_us);
     printf("\"%s\":{\"count\":%zu", name, count);
+    size_t middle = count / 2;
     if (count)
-        printf(",\"p50\":%.3f,\"p99\":%.3f,\"max\":%.3f", some[count / 2].us / 1e3,
+        printf(",\"p50\":%.3f,\"p99\":%.3f,\"max\":%.3f", some[middle].us / 1e3,
                some[(size_t)((double)(count - 1) * .99)].us / 1e3, some[count - 1].us / 1e3);
     printf("}");
     free(some);

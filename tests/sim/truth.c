@@ -333,9 +333,9 @@ static char kind_of(const char *key, struct id *ret_id)
     char text[ID_TEXT_LEN + 1];
     const char *at = strchr(key, ':');
     if (!at || !at[1] || at[2] != ':')
-        return at && strncmp(at, ":idem:", 6) == 0 ? 'i' : 0;
+        return (char)(at && strncmp(at, ":idem:", 6) == 0 ? 'i' : 0);
     snprintf(text, sizeof text, "job_%s", at + 3);
-    return id_parse(span_str(text), ret_id) == ERR_OK ? at[1] : 0;
+    return (char)(id_parse(span_str(text), ret_id) == ERR_OK ? at[1] : 0);
 }
 
 void truth_stored(const char *key, struct span value)

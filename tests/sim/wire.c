@@ -173,7 +173,9 @@ static struct wire *binder(const char *name)
 /* ZeroMQ's: 20 ms doubling to 60, each with up to 20 more (proto/wire.c). */
 static msec reconnect_ms(struct wire *dealer)
 {
-    return MIN(20 << MIN(dealer->tries++, 4u), 60) + (msec)draw(20);
+    unsigned doublings = MIN(dealer->tries, 4u);
+    dealer->tries++;
+    return MIN(20 << doublings, 60) + (msec)draw(20);
 }
 
 static void try_connect(void *a, uint64_t b)

@@ -38,7 +38,8 @@ enum err link_send(struct link *link, enum message message, const void *fields, 
             sum += item->bytes;
         }
         assert_int_equal(sum, blob_span(body).len);
-        assert_int_equal(blob_span(body).data[sum - 1], '\n'); /* whole lines only */
+        struct span bytes = blob_span(body);
+        assert_true(sum > 0 && bytes.data && bytes.data[sum - 1] == '\n'); /* whole lines only */
     } else if (message == MESSAGE_OUTCOME) {
         const struct msg_outcome *outcome = fields;
         json_printf(&fake.said, "O%d%.*s ", outcome->id.bytes[15], SPAN_ARG(outcome->message));

@@ -631,6 +631,7 @@ static void apply(struct world *w, const struct write *write)
         kept->keyed = write->kept.keyed;
         break;
     case EFFECT_SAVE_IDEM:
+        assert(key);
         *key = (struct kept_key){true, write->job, write->body};
         break;
     case EFFECT_DROP_JOB:
@@ -644,6 +645,7 @@ static void apply(struct world *w, const struct write *write)
         w->clients[write->job].forgotten = true;
         break;
     case EFFECT_DROP_IDEM:
+        assert(key);
         key->there = false;
         break;
     default:

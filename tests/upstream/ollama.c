@@ -53,7 +53,8 @@ static void add_message(struct bytes *out, const struct ask *a, const struct ans
     char at[64];
     time_t created = (time_t)w->created;
     struct tm tm;
-    strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%S.000000Z", gmtime_r(&created, &tm));
+    if (!strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%S.000000Z", gmtime_r(&created, &tm)))
+        at[0] = '\0';
     bytes_puts(out, "{\"model\":");
     bytes_string(out, a->model);
     bytes_puts(out, ",\"created_at\":\"");

@@ -191,7 +191,9 @@ static bool decode(const char *p, const char *end, char *into, size_t size)
 {
     size_t n = 0;
     for (; p < end; p++) {
-        char c = *p == '+' ? ' ' : *p;
+        char c = *p;
+        if (c == '+')
+            c = ' ';
         if (c == '%') {
             if (end - p < 3 || !isxdigit((unsigned char)p[1]) || !isxdigit((unsigned char)p[2]))
                 return false;

@@ -9,16 +9,19 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define ACCEPTS_PER_WAKE 256
 #define BACKLOG          4096
 
+/* It lies at one place in both families. */
 static int port_in(const struct sockaddr_storage *at)
 {
-    return ntohs(at->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)at)->sin6_port
-                                           : ((const struct sockaddr_in *)at)->sin_port);
+    struct sockaddr_in in;
+    memcpy(&in, at, sizeof in);
+    return ntohs(in.sin_port);
 }
 
 static void accept_one(struct server *s, int fd, const struct sockaddr_storage *peer)
@@ -99,7 +102,7 @@ static int listen_at(const char *address)
 
 static int port_of(int fd)
 {
-    struct sockaddr_storage at;
+    struct sockaddr_storage at = {0};
     socklen_t len = sizeof at;
     getsockname(fd, (struct sockaddr *)&at, &len);
     return port_in(&at);

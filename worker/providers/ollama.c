@@ -358,8 +358,8 @@ static bool put_params(struct json_out *out, const cJSON *params, struct provide
         if (!put_param(out, &model_options, item, failure))
             return false;
     }
-    if (cJSON_IsObject(given))
-        cJSON_ArrayForEach(item, given) put_member(&model_options, item->string, item);
+    for (item = cJSON_IsObject(given) ? given->child : NULL; item; item = item->next)
+        put_member(&model_options, item->string, item);
     if (model_options.len) {
         json_lit(out, ",\"options\":{");
         json_raw(out, span_of(model_options.data + 1, model_options.len - 1)); /* without the first comma */
