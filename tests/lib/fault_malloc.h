@@ -15,8 +15,9 @@ void *FAULT_REAL(malloc)(size_t);
 void *FAULT_REAL(calloc)(size_t, size_t);
 void *FAULT_REAL(realloc)(void *, size_t);
 
-static long fault_after; /* 0: not armed */
-static bool fault_lasts, fault_fired;
+/* Of the thread that armed it: what others allocate meanwhile (a name's resolver, left behind) is not what is tested. */
+static _Thread_local long fault_after; /* 0: not armed */
+static _Thread_local bool fault_lasts, fault_fired;
 
 /* The nth allocation from now fails; lasts: and all after it. */
 static inline void fault_arm(long n, bool lasts)
