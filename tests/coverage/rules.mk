@@ -4,7 +4,7 @@ COVERAGE_SEEDS ?= 100
 COVERAGE = $(MAKE) BUILD=build-coverage CFLAGS='-O0 -g --coverage' HARDEN=-fPIE LDHARDEN='-pie --coverage' ALLOC=
 
 coverage: ## branches that units, traces, refused memory and the simulation take; the gaps in build-coverage/gaps.txt
-	@find build-coverage -name '*.gcda' -delete 2>/dev/null || true
+	@mkdir -p build-coverage && find build-coverage -name '*.gcda' -delete
 	$(COVERAGE) -j$$(nproc) units
 	$(COVERAGE) test
 	$(COVERAGE) faults

@@ -149,7 +149,8 @@ static bool put_calls(struct json_out *out, const cJSON *calls, struct provider_
     return true;
 }
 
-/* The function whose call had that id, in any message before. NULL: none. */
+/* The function whose call had that id, in any message before. NULL: none. Known gap: it looks from the beginning for each
+ * answer, so a conversation of 8 000 messages that are calls and answers takes 0.9 s here; an index by id would close it. */
 static const char *function_called(const cJSON *messages, const cJSON *until, const char *id)
 {
     const cJSON *message, *call;
