@@ -103,7 +103,8 @@ static void come_up(void)
 static struct broker_side {
     struct loop *loop;
     struct store *store;
-    bool leads, recovered, fenced, unfit, left, sweeping;
+    bool leads, recovered, fenced, unfit, sweeping;
+    bool leaving, left; /* from store_leave on a broker neither writes, asks nor turns: broker.c, STAGE_LEAVING */
     uint64_t written, stored, asked, answered;
     msec now;
 } side;
@@ -157,7 +158,7 @@ static bool is_live(void *arg, const struct id *id, const struct rec_job *job)
 static void write_effect(enum effect_type type)
 {
     static const struct rec_spec spec = {.tenant = {(const uint8_t *)"t", 1}, .queue = {(const uint8_t *)"q", 1}};
-    if (!side.recovered || side.fenced || side.left)
+    if (!side.recovered || side.fenced || side.leaving)
         return;
     struct effect e = {.type = type, .number = side.written + 1, .ttl_ms = 60000, .id.bytes = {[15] = (uint8_t)side.written}};
     if (type == EFFECT_SAVE_JOB)
@@ -169,14 +170,14 @@ static void write_effect(enum effect_type type)
 static void ask(uint8_t kind)
 {
     struct lookup_key key = {.kind = kind};
-    if (side.recovered && !side.left && side.asked < 64 && store_ask(side.store, &key, on_answer, NULL) == ERR_OK)
+    if (side.recovered && !side.leaving && side.asked < 64 && store_ask(side.store, &key, on_answer, NULL) == ERR_OK)
         side.asked++;
 }
 
 static void turn_store(void)
 {
     uint64_t epoch;
-    if (side.fenced || side.left)
+    if (side.fenced || side.leaving)
         return;
     if (store_must_rewrite(side.store, &epoch)) {
         assert(epoch);
@@ -204,10 +205,12 @@ static void happen(struct span what)
         ask(kinds[side.asked % ARRAY_COUNT(kinds)]);
     else if (span_is(what, "!turn"))
         turn_store();
-    else if (span_is(what, "!sweep") && side.recovered && !side.sweeping)
+    else if (span_is(what, "!sweep") && side.recovered && !side.leaving && !side.sweeping)
         side.sweeping = store_sweep(side.store, is_live, NULL) == ERR_OK;
-    else if (span_is(what, "!leave") && !side.left && !side.store->on_left)
+    else if (span_is(what, "!leave") && !side.leaving) {
+        side.leaving = true;
         store_leave(side.store, on_left, NULL);
+    }
 }
 
 static void check(void)
